@@ -1,0 +1,40 @@
+option(ADAGATE_NATIVE "Compile for this machine's instruction set (-march=native)" ON)
+option(ADAGATE_OPENMP "Thread the CPU kernels with OpenMP" ON)
+option(ADAGATE_ONEDNN "Matrix products through oneDNN when it is installed" ON)
+option(ADAGATE_CUDA "Build the CUDA sources (needs nvcc)" OFF)
+option(ADAGATE_BUILD_TESTS "Build the tests" ON)
+set(ADAGATE_SANITIZE "" CACHE STRING "Sanitizers to compile with, as for -fsanitize=")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(ADAGATE_CCACHE ccache)
+  if(ADAGATE_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${ADAGATE_CCACHE})
+  endif()
+endif()
+
+# Flags every target of the project shares; linked privately, never installed.
+add_library(adagate_flags INTERFACE)
+target_compile_options(adagate_flags INTERFACE -Wall -Wextra -Werror=return-type
+                       # Sums may be reordered only where a loop says so (omp simd reduction).
+                       -fno-math-errno -fno-trapping-math)
+if(ADAGATE_NATIVE)
+  target_compile_options(adagate_flags INTERFACE -march=native)
+  # g++ prefers 256-bit vectors by default; the kernels gain from full-width ones.
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-mprefer-vector-width=512 ADAGATE_HAS_VECTOR_WIDTH)
+  if(ADAGATE_HAS_VECTOR_WIDTH)
+    target_compile_options(adagate_flags INTERFACE -mprefer-vector-width=512)
+  endif()
+endif()
+if(ADAGATE_SANITIZE)
+  target_compile_options(adagate_flags INTERFACE -fsanitize=${ADAGATE_SANITIZE}
+                         -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
+  target_link_options(adagate_flags INTERFACE -fsanitize=${ADAGATE_SANITIZE})
+endif()

@@ -1,0 +1,66 @@
+// Where a step's time goes: scopes on a stack, each moment counted for the innermost one.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+
+namespace adagate {
+
+enum class Phase : uint8_t {
+  other, data, forward, gate, dispatch, experts, combine, backward, reduce, optimizer, evaluate,
+  checkpoint
+};
+constexpr int kPhaseCount = 12;
+constexpr std::string_view kPhaseNames[kPhaseCount] = {
+    "other",   "data",     "forward", "gate",      "dispatch", "experts",
+    "combine", "backward", "reduce",  "optimizer", "evaluate", "checkpoint"};
+
+// Exclusive seconds by phase of the calling thread (one per rank thread).
+class PhaseTimer {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  static PhaseTimer& current() {
+    thread_local PhaseTimer timer;
+    return timer;
+  }
+
+  // Seconds by phase since the last take(), which starts over.
+  std::array<double, kPhaseCount> take() {
+    charge();
+    return std::exchange(seconds_, {});
+  }
+
+  Phase enter(Phase phase) {
+    charge();
+    return std::exchange(phase_, phase);
+  }
+
+ private:
+  void charge() {
+    auto now = Clock::now();
+    seconds_[static_cast<size_t>(phase_)] += std::chrono::duration<double>(now - since_).count();
+    since_ = now;
+  }
+
+  Clock::time_point since_ = Clock::now();
+  Phase phase_ = Phase::other;
+  std::array<double, kPhaseCount> seconds_{};
+};
+
+// Counts its lifetime, less that of scopes inside it, for `phase`.
+class PhaseScope {
+ public:
+  explicit PhaseScope(Phase phase) : outer_(PhaseTimer::current().enter(phase)) {}
+  ~PhaseScope() { PhaseTimer::current().enter(outer_); }
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  Phase outer_;
+};
+
+}  // namespace adagate
