@@ -1,0 +1,95 @@
+// Settings of Mixture-of-Experts layers (YAML section moe).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/base/fields.h"
+
+namespace adagate {
+
+// How tokens choose experts. R is the softmax of the gate's logits over all experts (fp32),
+// R_1 >= R_2 >= ... its sorted values.
+struct GateConfig {
+  std::string policy = "adaptive";
+  int64_t k = 2;
+  double threshold = 0.1;
+  std::string normalize = "all";
+  std::string combine = "raw";
+  int64_t k_max = 2;
+  double two_expert_share = 0.2;
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field(
+        "policy", s.policy,
+        "top1, top2, topk: a fixed number of experts per token; adaptive: further experts join "
+        "while they are nearly as probable as the first; random_one_or_two: a second expert for "
+        "a random share of the tokens (a control at equal compute)",
+        one_of({"top1", "top2", "topk", "adaptive", "random_one_or_two"}));
+    v.field("k", s.k, "experts per token (topk)", at_least(1));
+    v.field("threshold", s.threshold,
+            "largest gap R_1 - R_r at which expert r joins (adaptive); below 0 the policy is top1, "
+            "from 1 on it takes k_max experts");
+    v.field("normalize", s.normalize,
+            "probabilities whose gap is compared (adaptive); all: softmax over all experts; pair: "
+            "R_1 and R_r scaled to sum to 1",
+            one_of({"all", "pair"}));
+    v.field("combine", s.combine,
+            "weights of the experts' outputs; raw: the probabilities R; renormalized: R scaled to "
+            "sum to 1 over the chosen experts",
+            one_of({"raw", "renormalized"}));
+    v.field("k_max", s.k_max, "most experts of one token (adaptive)", at_least(1));
+    v.field("two_expert_share", s.two_expert_share,
+            "share of tokens that get a second expert (random_one_or_two)", between(0.0, 1.0));
+  }
+};
+
+// Auxiliary losses that keep the load of the experts even.
+struct BalanceConfig {
+  std::string loss = "paper";
+  double coefficient = 0.01;
+  double z_coefficient = 0.0;
+  std::string scope = "global_batch";
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("loss", s.loss,
+            "paper: experts * sum of (share of the single-expert tokens) * (mean probability); "
+            "switch: the same with the share of all assignments; none",
+            one_of({"paper", "switch", "none"}));
+    v.field("coefficient", s.coefficient, "factor of the balance loss, per MoE layer",
+            at_least(0.0));
+    v.field("z_coefficient", s.z_coefficient,
+            "factor of the z-loss (mean squared log-sum-exp of the gate's logits); 0: off",
+            at_least(0.0));
+    v.field("scope", s.scope,
+            "tokens over which shares and means are taken; global_batch: all of the step, the same "
+            "on any number of ranks and accumulation steps; micro_batch: those of one rank and "
+            "accumulation step",
+            one_of({"global_batch", "micro_batch"}));
+  }
+};
+
+struct MoeConfig {
+  int64_t experts = 0;  // 0: dense model
+  int64_t every = 1;
+  int64_t expert_feed_forward = 0;  // 0: model.feed_forward
+  GateConfig gate;
+  BalanceConfig balance;
+
+  // Whether block `layer` (from 0) holds experts.
+  bool is_moe_layer(int64_t layer) const { return experts > 0 && (layer + 1) % every == 0; }
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("experts", s.experts, "experts of each MoE layer; 0: a dense model", at_least(0));
+    v.field("every", s.every, "one MoE layer in every n blocks, the last of each n", at_least(1));
+    v.field("expert_feed_forward", s.expert_feed_forward,
+            "inner width of one expert; 0: that of the dense feed-forward", at_least(0));
+    v.section("gate", s.gate, "how a token chooses its experts");
+    v.section("balance", s.balance, "auxiliary losses that keep the experts' load even");
+  }
+};
+
+}  // namespace adagate

@@ -1,0 +1,121 @@
+#include "train/config/run_config.h"
+
+#include <fmt/format.h>
+
+namespace adagate {
+namespace {
+
+class Problems {
+ public:
+  template <class... Args>
+  void add_if(bool wrong, fmt::format_string<Args...> format, Args&&... args) {
+    if (wrong) found_.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+  std::vector<std::string> take() { return std::move(found_); }
+
+ private:
+  std::vector<std::string> found_;
+};
+
+std::string plural(int64_t n, const char* one) {
+  return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s");
+}
+
+void validate_model(const ModelConfig& m, Problems& problems) {
+  problems.add_if(m.width % m.heads != 0,
+                  "model.width is {}, but model.heads is {}: each head takes width/heads elements; "
+                  "make width a multiple of heads, e.g. {}",
+                  m.width, m.heads, (m.width / m.heads + 1) * m.heads);
+  problems.add_if(m.kv_heads > 0 && m.heads % m.kv_heads != 0,
+                  "model.kv_heads is {}, but model.heads is {}: each key/value head serves "
+                  "heads/kv_heads heads; use a divisor of {}, or 0 for as many as heads",
+                  m.kv_heads, m.heads, m.heads);
+  problems.add_if(m.positions == "rotary" && m.width % m.heads == 0 && m.head_size() % 2 != 0,
+                  "model.positions is rotary, but a head has {} elements (model.width {} / "
+                  "model.heads {}): rotary positions turn pairs of elements; make it even",
+                  m.head_size(), m.width, m.heads);
+}
+
+void validate_moe(const MoeConfig& moe, int64_t layers, Problems& problems) {
+  if (moe.experts == 0) return;
+  const GateConfig& gate = moe.gate;
+  problems.add_if(moe.every > layers,
+                  "moe.every is {}, but model.layers is {}: no block would hold experts; use at "
+                  "most {}, or moe.experts: 0 for a dense model",
+                  moe.every, layers, layers);
+  problems.add_if(
+      gate.policy == "topk" && gate.k > moe.experts,
+      "moe.gate.k is {}, but moe.experts is {}: a token cannot choose more experts than "
+      "there are",
+      gate.k, moe.experts);
+  problems.add_if(gate.policy == "adaptive" && gate.k_max > moe.experts,
+                  "moe.gate.k_max is {}, but moe.experts is {}: a token cannot choose more experts "
+                  "than there are",
+                  gate.k_max, moe.experts);
+  bool two = gate.policy == "top2" || gate.policy == "random_one_or_two";
+  problems.add_if(two && moe.experts < 2,
+                  "moe.gate.policy is {}, but moe.experts is {}: it needs at least 2 experts",
+                  gate.policy, moe.experts);
+  bool never_single = gate.policy == "top2" || (gate.policy == "topk" && gate.k > 1);
+  problems.add_if(moe.balance.loss == "paper" && never_single && moe.balance.coefficient > 0,
+                  "moe.balance.loss is paper, but moe.gate.policy is {}: the paper's loss counts "
+                  "only tokens with a single expert, of which there would be none; use switch or "
+                  "none",
+                  gate.policy);
+}
+
+void validate_parallel(const RunConfig& c, int ranks, Problems& problems) {
+  int64_t expert = c.parallel.expert;
+  problems.add_if(c.moe.experts == 0 && expert > 1,
+                  "parallel.expert is {}, but moe.experts is 0: a dense model has no experts to "
+                  "share; use parallel.expert: 1",
+                  expert);
+  if (c.moe.experts > 0 && c.moe.experts % expert != 0) {
+    int64_t below = c.moe.experts / expert * expert, above = below + expert;
+    std::string choice =
+        below > 0 ? fmt::format("{} or {}", below, above) : fmt::format("{}", above);
+    problems.add_if(true,
+                    "moe.experts is {}, but parallel.expert is {}: each expert-parallel rank holds "
+                    "experts/expert experts; use {} experts, or parallel.expert: 1",
+                    c.moe.experts, expert, choice);
+  }
+  problems.add_if(
+      ranks % expert != 0,
+      "parallel.expert is {}, but the program runs on {}: expert-parallel groups are "
+      "made of `expert` ranks each; start a multiple of {} ranks (mpirun -n {}), or set "
+      "parallel.expert to a divisor of {}",
+      expert, plural(ranks, "rank"), expert, (ranks / expert + 1) * expert, ranks);
+  int64_t parts = ranks * c.train.accumulation;
+  problems.add_if(
+      c.train.batch < parts,
+      "train.batch is {}, but {} with train.accumulation {} work on at least {} samples "
+      "per step; raise train.batch to {} or start fewer ranks",
+      c.train.batch, plural(ranks, "rank"), c.train.accumulation, parts, parts);
+}
+
+}  // namespace
+
+std::vector<std::string> validate(const RunConfig& config, int ranks) {
+  Problems problems;
+  validate_model(config.model, problems);
+  validate_moe(config.moe, config.model.layers, problems);
+  validate_parallel(config, ranks, problems);
+  problems.add_if(config.train.length.is_zero(),
+                  "train.length is {}: there is nothing to train; give e.g. 2000s",
+                  config.train.length.text());
+  problems.add_if(config.train.optimizer.beta1 >= 1.0 || config.train.optimizer.beta2 >= 1.0,
+                  "train.optimizer.beta1 and beta2 are {} and {}: both must be below 1",
+                  config.train.optimizer.beta1, config.train.optimizer.beta2);
+  problems.add_if(config.data.tokenizer.empty(),
+                  "data.tokenizer is empty; use bytes or the directory of a tokenizer");
+  problems.add_if(config.output.empty(), "output is empty; give the directory of this run");
+  problems.add_if(config.checkpoint.resume.empty(),
+                  "checkpoint.resume is empty; use none, auto or the directory of a checkpoint");
+  problems.add_if(config.train.stop_at_loss > 0 && config.data.validation.empty(),
+                  "train.stop_at_loss is {}, but data.validation is empty: the loss is measured on "
+                  "the validation data",
+                  config.train.stop_at_loss);
+  return problems.take();
+}
+
+}  // namespace adagate

@@ -1,0 +1,160 @@
+// Everything one run is told: the root of the YAML file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/fields.h"
+#include "core/optim/optimizer_config.h"
+#include "models/model_config.h"
+#include "moe/moe_config.h"
+#include "train/schedule.h"
+
+namespace adagate {
+
+struct ParallelConfig {
+  int64_t expert = 1;
+  int64_t threads = 0;  // 0: the cores of the machine over its ranks
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("expert", s.expert,
+            "ranks that share the experts of a layer; must divide the number of ranks and of "
+            "experts; 1: every rank holds all experts",
+            at_least(1));
+    v.field("threads", s.threads, "OpenMP threads per rank; 0: the machine's cores / its ranks",
+            at_least(0));
+  }
+};
+
+struct DataConfig {
+  std::string tokenizer = "bytes";
+  std::string train;
+  std::string validation;
+  bool shuffle = true;
+  int64_t prefetch = 2;
+  bool keep_last_batch = true;
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("tokenizer", s.tokenizer,
+            "bytes: one token per byte; else a directory with GPT-2's vocab.json and merges.txt");
+    v.field("train", s.train, "training data: a token file (adagate tokenize) or a text file");
+    v.field("validation", s.validation,
+            "validation data: a token file or a text file; empty: no evaluation");
+    v.field("shuffle", s.shuffle,
+            "each epoch takes the samples in an order drawn from (seed, epoch)");
+    v.field("prefetch", s.prefetch, "batches read ahead of the step; 0: none", at_least(0));
+    v.field("keep_last_batch", s.keep_last_batch,
+            "an epoch ends with a smaller batch rather than dropping its last samples");
+  }
+};
+
+struct ScheduleConfig {
+  Duration warmup{100, Duration::Unit::steps};
+  std::string decay = "cosine";
+  double final_ratio = 0.1;
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("warmup", s.warmup, "duration of the linear rise from 0 to the peak; 0s: none");
+    v.field("decay", s.decay, "shape from the peak to the end of training",
+            one_of({"cosine", "linear", "constant"}));
+    v.field("final_ratio", s.final_ratio, "last learning rate over the peak (cosine, linear)",
+            between(0.0, 1.0));
+  }
+};
+
+struct TrainConfig {
+  Duration length{2000, Duration::Unit::steps};
+  int64_t batch = 8;
+  int64_t accumulation = 1;
+  std::string activation_checkpointing = "none";
+  double stop_at_loss = 0.0;  // 0: off
+  Duration evaluate_every{200, Duration::Unit::steps};
+  int64_t evaluate_samples = 0;  // 0: all
+  int64_t log_every = 10;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field(
+        "length", s.length,
+        "duration of the training, as all durations in s (steps), t (tokens, with k, M or G) or "
+        "e (epochs)");
+    v.field("batch", s.batch, "samples per step, over all ranks and accumulation steps",
+            at_least(1));
+    v.field("accumulation", s.accumulation,
+            "parts in which a rank works off its share of the batch, to save memory", at_least(1));
+    v.field("activation_checkpointing", s.activation_checkpointing,
+            "block: keep only each block's input and compute the rest again in the backward pass",
+            one_of({"none", "block"}));
+    v.field("stop_at_loss", s.stop_at_loss,
+            "end once the validation loss (nats per token) is at or below it; 0: off",
+            at_least(0.0));
+    v.field("evaluate_every", s.evaluate_every, "duration between evaluations; 0s: never");
+    v.field("evaluate_samples", s.evaluate_samples,
+            "validation samples per evaluation, from the first on; 0: all", at_least(0));
+    v.field("log_every", s.log_every,
+            "steps between lines where the output is no terminal (metrics.jsonl has every step)",
+            at_least(1));
+    v.section("optimizer", s.optimizer, "update rule");
+    v.section("schedule", s.schedule, "learning rate over the training");
+  }
+};
+
+struct CheckpointConfig {
+  Duration every{500, Duration::Unit::steps};
+  int64_t keep = 2;
+  bool save_at_end = true;
+  std::string resume = "none";
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("every", s.every, "duration between checkpoints; 0s: none on the way");
+    v.field("keep", s.keep, "newest checkpoints kept; 0: all", at_least(0));
+    v.field("save_at_end", s.save_at_end, "save when the training has ended");
+    v.field("resume", s.resume,
+            "none: start anew; auto: go on from the newest complete checkpoint in output, if any; "
+            "else the directory of a checkpoint");
+  }
+};
+
+struct RunConfig {
+  int64_t seed = 1;
+  std::string precision = "fp32";
+  std::string output = "runs/default";
+  std::string log_level = "info";
+  ModelConfig model;
+  MoeConfig moe;
+  ParallelConfig parallel;
+  DataConfig data;
+  TrainConfig train;
+  CheckpointConfig checkpoint;
+
+  template <class V, class Self>
+  static void visit(V& v, Self& s) {
+    v.field("seed", s.seed, "of initial weights, data order, dropout and random routing",
+            at_least(0));
+    v.field("precision", s.precision,
+            "bf16: matrix products in bfloat16, with fp32 master weights and gate",
+            one_of({"fp32", "bf16"}));
+    v.field("output", s.output, "directory of checkpoints, metrics.jsonl and the effective config");
+    v.field("log_level", s.log_level, "least serious message shown",
+            one_of({"debug", "info", "warning", "error"}));
+    v.section("model", s.model, "the transformer");
+    v.section("moe", s.moe, "Mixture of Experts in place of feed-forwards");
+    v.section("parallel", s.parallel, "how ranks and threads share the work");
+    v.section("data", s.data, "what is read");
+    v.section("train", s.train, "the training loop");
+    v.section("checkpoint", s.checkpoint, "saving and resuming");
+  }
+};
+
+// What keys contradict each other or the number of ranks, one message each, naming the keys and a
+// remedy; empty when the run is possible.
+std::vector<std::string> validate(const RunConfig& config, int ranks);
+
+}  // namespace adagate
