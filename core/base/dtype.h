@@ -27,11 +27,16 @@ constexpr bool is_floating(DType t) {
 
 template <class T>
 constexpr DType dtype_of() {
-  if constexpr (std::is_same_v<T, float>) return DType::f32;
-  else if constexpr (std::is_same_v<T, bfloat16>) return DType::bf16;
-  else if constexpr (std::is_same_v<T, double>) return DType::f64;
-  else if constexpr (std::is_same_v<T, int32_t>) return DType::i32;
-  else if constexpr (std::is_same_v<T, int64_t>) return DType::i64;
+  if constexpr (std::is_same_v<T, float>)
+    return DType::f32;
+  else if constexpr (std::is_same_v<T, bfloat16>)
+    return DType::bf16;
+  else if constexpr (std::is_same_v<T, double>)
+    return DType::f64;
+  else if constexpr (std::is_same_v<T, int32_t>)
+    return DType::i32;
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return DType::i64;
   else {
     static_assert(std::is_same_v<T, uint8_t>, "no DType for this type");
     return DType::u8;
@@ -46,10 +51,14 @@ using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 template <class F>
 decltype(auto) visit_floating(DType t, F&& f) {
   switch (t) {
-    case DType::f32: return f(float{});
-    case DType::bf16: return f(bfloat16{});
-    case DType::f64: return f(double{});
-    default: fail("expected a floating-point tensor, got {}", name_of(t));
+    case DType::f32:
+      return f(float{});
+    case DType::bf16:
+      return f(bfloat16{});
+    case DType::f64:
+      return f(double{});
+    default:
+      fail("expected a floating-point tensor, got {}", name_of(t));
   }
 }
 

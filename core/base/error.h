@@ -2,14 +2,13 @@
 #pragma once
 
 #include <fmt/format.h>
-
 #include <stdexcept>
 #include <string>
 
 namespace adagate {
 
-// What went wrong, in the user's words: names file, line, key or shape, and the remedy where there is
-// one. `main` prints it once, ends every rank and exits with exit_code().
+// What went wrong, in the user's words: names file, line, key or shape, and the remedy where there
+// is one. `main` prints it once, ends every rank and exits with exit_code().
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, int exit_code = 1)

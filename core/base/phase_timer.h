@@ -10,7 +10,17 @@
 namespace adagate {
 
 enum class Phase : uint8_t {
-  other, data, forward, gate, dispatch, experts, combine, backward, reduce, optimizer, evaluate,
+  other,
+  data,
+  forward,
+  gate,
+  dispatch,
+  experts,
+  combine,
+  backward,
+  reduce,
+  optimizer,
+  evaluate,
   checkpoint
 };
 constexpr int kPhaseCount = 12;

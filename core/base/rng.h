@@ -1,5 +1,5 @@
-// Counter-based random numbers: every draw has an address, so the same draw comes out on 1 or 8 ranks,
-// with any number of threads, and after a resume. Philox 4x32-10 (Salmon et al., SC 2011).
+// Counter-based random numbers: every draw has an address, so the same draw comes out on 1 or 8
+// ranks, with any number of threads, and after a resume. Philox 4x32-10 (Salmon et al., SC 2011).
 #pragma once
 
 #include <array>
@@ -47,10 +47,13 @@ ADAGATE_HD inline uint32_t mix32(uint32_t x) {
 }
 
 // Uniform in [0, 1) with 24 bits.
-ADAGATE_HD inline float uniform_of(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+ADAGATE_HD inline float uniform_of(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
-// A place in the program's randomness: (seed, stream, step, site). `site` tells apart the users of one
-// stream in one step, e.g. the layer; the last coordinate, e.g. the global token id, goes into at().
+// A place in the program's randomness: (seed, stream, step, site). `site` tells apart the users of
+// one stream in one step, e.g. the layer; the last coordinate, e.g. the global token id, goes into
+// at().
 class Rng {
  public:
   Rng() = default;

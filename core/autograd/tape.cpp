@@ -1,0 +1,132 @@
+#include "core/autograd/tape.h"
+
+#include <utility>
+
+#include "core/tensor/accumulate.h"
+
+namespace adagate {
+namespace {
+
+thread_local Tape* t_current = nullptr;
+thread_local bool t_recomputing = false;
+
+}  // namespace
+
+GradDestination GradSlot::destination(const Shape& shape, DType dtype, Device device) {
+  if (!filled_) {
+    if (!fixed_) value_ = Tensor::empty(shape, dtype, device);
+    filled_ = true;
+    return {value_, false};
+  }
+  // The buffer may still be another slot's too (add() shares); then it must not be written.
+  if (!fixed_ && !value_.unique()) value_ = value_.clone();
+  return {value_, true};
+}
+
+void GradSlot::add(const Tensor& value) {
+  if (!filled_ && !fixed_) {
+    value_ = value.detach();
+    filled_ = true;
+    return;
+  }
+  auto [to, accumulate] = destination(value.shape(), value.dtype(), value.device());
+  if (accumulate) {
+    accumulate_into(to, value);
+  } else {
+    to.copy_from(value);
+  }
+}
+
+void GradSlot::clear() {
+  if (!fixed_) value_ = Tensor();
+  filled_ = false;
+}
+
+Tensor GradSlot::take() {
+  Tensor value = value_;
+  clear();
+  return value;
+}
+
+Tape* Tape::current() {
+  return t_current;
+}
+
+void Tape::backward(const Tensor& root, double seed) {
+  backward(root, Tensor::full(root.shape(), root.dtype(), seed));
+}
+
+void Tape::backward(const Tensor& root, const Tensor& gradient) {
+  check(root.requires_grad(), "backward: the root was not recorded on a tape");
+  root.slot()->add(gradient);
+  replay();
+}
+
+void Tape::replay() {
+  NoRecording off;
+  std::vector<Tensor> dys;
+  while (!nodes_.empty()) {
+    Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    dys.clear();
+    bool any = node.always;
+    for (auto& slot : node.outputs) {
+      any = any || slot->filled();
+      dys.push_back(slot->filled() ? slot->take() : Tensor());
+    }
+    if (any) node.run(dys);
+  }
+}
+
+Recording::Recording(Tape& tape) : outer_(std::exchange(t_current, &tape)) {}
+Recording::~Recording() {
+  t_current = outer_;
+}
+NoRecording::NoRecording() : outer_(std::exchange(t_current, nullptr)) {}
+NoRecording::~NoRecording() {
+  t_current = outer_;
+}
+
+bool tape_needs(std::initializer_list<const Tensor*> inputs) {
+  if (!t_current) return false;
+  for (const Tensor* x : inputs)
+    if (x && x->requires_grad()) return true;
+  return false;
+}
+
+void record_node(std::string_view name, std::vector<std::shared_ptr<GradSlot>> outputs, bool always,
+                 Tape::Backward run) {
+  check(t_current != nullptr, "{}: recorded outside a Recording", name);
+  t_current->nodes_.push_back({name, std::move(outputs), always, std::move(run)});
+}
+
+void on_backward(std::function<void()> fn) {
+  if (!t_current) return;
+  record_node("on_backward", {}, true, [fn = std::move(fn)](std::span<const Tensor>) { fn(); });
+}
+
+Tensor checkpoint(const Tensor& x, std::function<Tensor(const Tensor&)> fn) {
+  if (!t_current) return fn(x);
+  Tensor y;
+  {
+    NoRecording off;
+    y = fn(x.detach());
+  }
+  return record("checkpoint", y, [x, fn = std::move(fn)](const Tensor& dy) {
+    Tape inner;
+    Tensor again;
+    {
+      bool outer = std::exchange(t_recomputing, true);
+      Recording on(inner);
+      again = fn(x);
+      t_recomputing = outer;
+    }
+    inner.backward(again, dy);
+  });
+}
+
+bool recomputing() {
+  return t_recomputing;
+}
+
+}  // namespace adagate

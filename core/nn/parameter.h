@@ -1,0 +1,60 @@
+// A named, trainable tensor. Its bytes live in the flat buffers of a ParameterStore.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/autograd/tape.h"
+#include "core/tensor/tensor.h"
+
+namespace adagate {
+
+// Which ranks hold the same values, and so over which group the gradient is summed.
+enum class ParameterGroup : uint8_t { dense, expert };
+constexpr int kParameterGroups = 2;
+
+struct Init {
+  enum class Kind : uint8_t { zeros, ones, normal } kind = Kind::zeros;
+  double stddev = 0.0;
+  static Init zeros() { return {}; }
+  static Init ones() { return {Kind::ones}; }
+  static Init normal(double stddev) { return {Kind::normal, stddev}; }
+};
+
+struct ParameterSpec {
+  Shape shape;  // on this rank
+  Init init;
+  bool decay = true;            // weight decay (matrices and embeddings)
+  bool full_precision = false;  // computed with in master precision (gate, norms)
+  ParameterGroup group = ParameterGroup::dense;
+  // This rank holds entries [shard_begin, shard_begin + shape[0]) of a first dimension of
+  // global_dim0 (experts); 0 means the whole tensor is here.
+  int64_t global_dim0 = 0;
+  int64_t shard_begin = 0;
+};
+
+class Parameter {
+ public:
+  explicit Parameter(ParameterSpec spec) : spec_(std::move(spec)) {}
+  Parameter(const Parameter&) = delete;
+  Parameter& operator=(const Parameter&) = delete;
+
+  const ParameterSpec& spec() const { return spec_; }
+  const std::string& name() const { return name_; }  // global, e.g. "blocks.3.moe.gate.weight"
+  int64_t numel() const { return spec_.shape.numel(); }
+
+  // The value ops compute with (compute precision), wired to the gradient.
+  const Tensor& tensor() const { return value_; }
+  const Tensor& master() const { return master_; }  // f32 or f64, what the optimizer updates
+  const Tensor& grad() const { return grad_; }      // same type as master
+  int64_t offset() const { return offset_; }  // elements from the start of its group's buffers
+
+ private:
+  friend class ParameterStore;
+  ParameterSpec spec_;
+  std::string name_;
+  Tensor value_, master_, grad_;
+  int64_t offset_ = 0;
+};
+
+}  // namespace adagate

@@ -1,0 +1,106 @@
+#include "core/nn/parameter_store.h"
+
+#include <unordered_set>
+
+#include "core/base/rng.h"
+
+namespace adagate {
+namespace {
+
+// Every parameter starts on a cache line in each of the flat buffers.
+constexpr int64_t kAlign = 64;
+
+void fill_initial(Parameter& p, uint64_t seed) {
+  const ParameterSpec& spec = p.spec();
+  if (spec.init.kind != Init::Kind::normal) {
+    p.master().fill(spec.init.kind == Init::Kind::ones ? 1.0 : 0.0);
+    return;
+  }
+  Rng rng(seed, RngStream::init, hash_name(p.name()) >> 32, hash_name(p.name()));
+  int64_t n = p.numel();
+  int64_t first = spec.shape[0] ? spec.shard_begin * (n / spec.shape[0]) : 0;
+  visit_floating(p.master().dtype(), [&](auto type) {
+    auto* values = p.master().data<decltype(type)>();
+#pragma omp parallel for schedule(static) if (n > 4096)
+    for (int64_t i = 0; i < n; ++i) {
+      values[i] = static_cast<decltype(type)>(rng.normal(static_cast<uint64_t>(first + i)) *
+                                              static_cast<float>(spec.init.stddev));
+    }
+  });
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(Module& model, StoreOptions options) : options_(std::move(options)) {
+  std::unordered_set<std::string> names;
+  std::array<int64_t, kParameterGroups> sizes{};
+  model.for_each_parameter([&](const std::string& name, Parameter& p) {
+    check(names.insert(name).second, "two parameters are called {}", name);
+    p.name_ = name;
+    auto g = static_cast<size_t>(p.spec().group);
+    p.offset_ = sizes[g];
+    sizes[g] += (p.numel() + kAlign - 1) / kAlign * kAlign;
+    groups_[g].parameters.push_back(&p);
+    all_.push_back(&p);
+  });
+  for (int g = 0; g < kParameterGroups; ++g) {
+    FlatGroup& flat = groups_[static_cast<size_t>(g)];
+    int64_t n = sizes[static_cast<size_t>(g)];
+    flat.master = Tensor::zeros({n}, options_.master);
+    size_t bytes = static_cast<size_t>(n) * size_of(options_.master);
+    auto memory = options_.allocate_grad && bytes
+                      ? options_.allocate_grad(static_cast<ParameterGroup>(g), bytes)
+                      : nullptr;
+    void* address = memory.get();
+    flat.grad = memory ? Tensor::from_storage(Storage::wrap(address, bytes, {}, memory), 0, {n},
+                                              options_.master)
+                       : Tensor::zeros({n}, options_.master);
+    if (options_.compute != options_.master) flat.compute = Tensor::zeros({n}, options_.compute);
+    for (Parameter* p : flat.parameters) {
+      auto piece = [&](const Tensor& buffer) {
+        return buffer.slice(p->offset_, p->offset_ + p->numel()).reshape(p->spec().shape);
+      };
+      p->master_ = piece(flat.master);
+      p->grad_ = piece(flat.grad);
+      p->value_ = flat.compute && !p->spec().full_precision ? piece(flat.compute) : p->master_;
+      p->value_.set_slot(std::make_shared<GradSlot>(p->grad_));
+    }
+  }
+}
+
+void ParameterStore::initialize(uint64_t seed) {
+  for (Parameter* p : all_) fill_initial(*p, seed);
+  refresh_compute();
+}
+
+Parameter* ParameterStore::find(const std::string& name) const {
+  for (Parameter* p : all_)
+    if (p->name() == name) return p;
+  return nullptr;
+}
+
+FlatRange ParameterStore::range_of(Module& module, ParameterGroup g) const {
+  FlatRange range{INT64_MAX, 0};
+  module.for_each_parameter([&](const std::string&, Parameter& p) {
+    if (p.spec().group != g) return;
+    range.begin = std::min(range.begin, p.offset());
+    range.end = std::max(range.end, p.offset() + (p.numel() + kAlign - 1) / kAlign * kAlign);
+  });
+  return range.begin > range.end ? FlatRange{} : range;
+}
+
+void ParameterStore::clear_gradients() {
+  for (Parameter* p : all_) p->value_.slot()->clear();
+}
+
+void ParameterStore::zero_untouched_gradients() {
+  for (Parameter* p : all_)
+    if (!p->value_.slot()->filled()) p->grad_.fill(0);
+}
+
+void ParameterStore::refresh_compute() {
+  for (FlatGroup& flat : groups_)
+    if (flat.compute) flat.compute.copy_from(flat.master);
+}
+
+}  // namespace adagate
