@@ -18,8 +18,21 @@ constexpr size_t size_of(DType t) {
   return sizes[static_cast<size_t>(t)];
 }
 constexpr std::string_view name_of(DType t) {
-  constexpr std::string_view names[] = {"f32", "bf16", "f64", "i32", "i64", "u8"};
-  return names[static_cast<size_t>(t)];
+  switch (t) {
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+    case DType::i64:
+      return "i64";
+    case DType::u8:
+      return "u8";
+  }
+  return "?";
 }
 constexpr bool is_floating(DType t) {
   return t == DType::f32 || t == DType::bf16 || t == DType::f64;
