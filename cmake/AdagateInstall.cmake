@@ -6,4 +6,5 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/adagateConfigVersion.cmak
   COMPATIBILITY SameMinorVersion)
 install(EXPORT adagateTargets NAMESPACE adagate:: DESTINATION ${ADAGATE_CMAKE_DIR})
 install(FILES ${PROJECT_BINARY_DIR}/adagateConfig.cmake
-              ${PROJECT_BINARY_DIR}/adagateConfigVersion.cmake DESTINATION ${ADAGATE_CMAKE_DIR})
+              ${PROJECT_BINARY_DIR}/adagateConfigVersion.cmake
+              ${PROJECT_SOURCE_DIR}/cmake/FindOneDnn.cmake DESTINATION ${ADAGATE_CMAKE_DIR})

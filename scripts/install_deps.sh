@@ -47,7 +47,11 @@ command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || die \
 is_installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
-has_candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+has_candidate() {
+  local policy
+  policy=$(apt-cache policy "$1" 2>/dev/null)  # whole: grep -q would end the pipe early
+  grep -q 'Candidate: [^(]' <<<"$policy"
+}
 
 # missing_entries: the entries of `wanted` of which no alternative is installed.
 missing_entries() {
