@@ -1,7 +1,7 @@
 include(GNUInstallDirs)
 
-# adagate_library(NAME LINKS... [PRIVATE_LINKS ...]): the library target of one folder, made of every
-# .cpp under it, so that a new source needs no edit here. Public headers are reached from the
+# adagate_library(NAME LINKS... [PRIVATE_LINKS ...]): the library target of one folder, made of
+# every .cpp under it, so that a new source needs no edit here. Public headers are reached from the
 # repository root: #include "core/tensor/tensor.h".
 function(adagate_library name)
   cmake_parse_arguments(ARG "" "" "LINKS;PRIVATE_LINKS" ${ARGN})

@@ -72,7 +72,8 @@ mpirun_n() {
 build_jobs() {
   local cores memory_jobs
   cores=$(nproc)
-  memory_jobs=$(awk '/MemAvailable/ {print int($2 / 1572864)}' /proc/meminfo 2>/dev/null || echo "$cores")
+  memory_jobs=$(awk '/MemAvailable/ {print int($2 / 1572864)}' /proc/meminfo 2>/dev/null ||
+    echo "$cores")
   if [ "$memory_jobs" -lt 1 ]; then memory_jobs=1; fi
   echo $((cores < memory_jobs ? cores : memory_jobs))
 }

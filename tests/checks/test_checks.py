@@ -1,0 +1,218 @@
+"""Each check must catch a planted violation, and must let a clean tree pass."""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+
+
+class Tree:
+    """A scratch tree of {path: text}, as a context."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        root = pathlib.Path(self.folder.name)
+        for name, text in self.files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+        return root
+
+    def __exit__(self, *error):
+        self.folder.cleanup()
+
+
+def run(command, **environment):
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False,
+                            env={**os.environ, **environment})
+    return result.returncode, result.stdout + result.stderr
+
+
+PAGE = "# page\n<!-- layering table: begin -->\n<!-- layering table: end -->\n"
+CLEAN = {
+    "docs/architecture.md": PAGE,
+    "core/base/error.h": "#include <string>\n",
+    "core/tensor/tensor.h": '#include "core/base/error.h"\n',
+    "core/ops/cpu/gelu.cpp": '#include "core/tensor/tensor.h"\n#include <Eigen/Core>\n',
+    "layers/linear.h": '#include "core/tensor/tensor.h"\n',
+    "parallel/communicator.h": '#include "core/base/error.h"\n',
+    "parallel/mpi_communicator.cpp": '#include <mpi.h>\n',
+    "moe/layer.h": '#include "layers/linear.h"\n#include "parallel/communicator.h"\n',
+    "train/trainer.h": '#include "moe/layer.h"\n',
+    "tests/support/near.h": "",
+    "tests/moe/test_layer.cpp": '#include "moe/layer.h"\n#include "tests/support/near.h"\n',
+}
+
+
+class Layering(unittest.TestCase):
+    def check(self, extra):
+        with Tree({**CLEAN, **extra}) as root:
+            run([sys.executable, SCRIPTS / "check_layering.py", "--root", root, "--write-docs"])
+            return run([sys.executable, SCRIPTS / "check_layering.py", "--root", root])
+
+    def expect_caught(self, name, text, line=1):
+        status, output = self.check({name: text})
+        self.assertEqual(status, 1, output)
+        self.assertIn(f"{name}:{line}: ", output)
+        self.assertIn("1 problems", output)
+
+    def test_clean_tree_passes(self):
+        status, output = self.check({})
+        self.assertEqual(status, 0, output)
+
+    def test_include_of_a_higher_folder(self):
+        self.expect_caught("layers/bad.h", '// two lines\n#include "moe/layer.h"\n', line=2)
+
+    def test_include_of_a_sibling(self):
+        self.expect_caught("layers/bad.cpp", '#include "parallel/communicator.h"\n')
+
+    def test_moe_sees_only_two_headers_of_parallel(self):
+        status, output = self.check({"parallel/reducer.h": "",
+                                     "moe/bad.h": '#include "parallel/reducer.h"\n'})
+        self.assertEqual(status, 1)
+        self.assertIn("moe/bad.h:1: parallel/reducer.h", output)
+
+    def test_order_inside_core(self):
+        self.expect_caught("core/base/bad.h", '#  include "core/tensor/tensor.h"\n')
+
+    def test_neighbours_on_one_level_of_core(self):
+        status, output = self.check({"core/row/row.h": "",
+                                     "core/autograd/bad.h": '#include "core/row/row.h"\n'})
+        self.assertEqual(status, 1)
+        self.assertIn("core/autograd may not include core/row", output)
+
+    def test_unknown_folder_of_core(self):
+        self.expect_caught("core/misc/bad.h", '#include "core/base/error.h"\n')
+
+    def test_seams(self):
+        self.expect_caught("train/bad.cpp", "#include <mpi.h>\n")
+        self.expect_caught("moe/bad.cpp", "#include <cuda_runtime.h>\n")
+        self.expect_caught("layers/bad.cpp", "#include <Eigen/Core>\n")
+
+    def test_missing_file_and_relative_path(self):
+        self.expect_caught("core/base/bad.h", '#include "core/base/nothing.h"\n')
+        self.expect_caught("core/base/bad.h", '#include "error.h"\n')
+
+    def test_test_reaching_above_its_mirror(self):
+        self.expect_caught("tests/core/test_bad.cpp", '#include "moe/layer.h"\n')
+
+    def test_stale_page(self):
+        with Tree(CLEAN) as root:
+            status, output = run([sys.executable, SCRIPTS / "check_layering.py", "--root", root])
+        self.assertEqual(status, 1)
+        self.assertIn("out of date", output)
+
+
+class Size(unittest.TestCase):
+    def check(self, name, text):
+        with Tree({name: text}) as root:
+            return run([sys.executable, SCRIPTS / "check_size.py", "--root", root])
+
+    @staticmethod
+    def function(head, lines):
+        return head + " {\n" + "  step();\n" * (lines - 2) + "}\n"
+
+    def expect(self, name, text, problem=None):
+        status, output = self.check(name, text)
+        self.assertEqual(status, 1 if problem else 0, output)
+        if problem:
+            self.assertIn(problem, output)
+
+    def test_long_file(self):
+        self.expect("a.cpp", "int x;\n" * 600)
+        self.expect("a.cpp", "int x;\n" * 601, "a.cpp:1: 601 lines")
+
+    def test_long_line(self):
+        self.expect("a.h", "x" * 100 + "\n")
+        self.expect("a.h", "\n" + "x" * 101 + "\n", "a.h:2: 101 columns")
+        self.expect("notes.md", "x" * 300 + "\n")
+
+    def test_long_function(self):
+        self.expect("a.cpp", self.function("int run(int a)", 80))
+        self.expect("a.cpp", "\n" + self.function("int run(int a)", 81), "a.cpp:2: function of 81")
+
+    def test_kernels_may_be_longer(self):
+        self.expect("core/ops/cpu/a.cpp", self.function("void kernel()", 120))
+        self.expect("core/ops/cpu/a.cpp", self.function("void kernel()", 121), "function of 121")
+
+    def test_functions_in_scopes(self):
+        long = self.function("void f() const", 81)
+        self.expect("a.h", "namespace a::b {\nclass C {\n public:\n" + long + "};\n}\n", "a.h:4")
+        head = "C::C(int n)\n    : size_{n}, names_{\"}\", '{'}"
+        self.expect("a.cpp", "namespace {\n" + self.function(head, 80) + "}\n", "a.cpp:2")
+        self.expect("a.cpp", self.function("template <class T>\nauto f(T x) -> T", 80), "a.cpp:1")
+        self.expect("a.cpp", self.function('TEST_CASE("one {")', 81), "a.cpp:1")
+
+    def test_what_is_no_function(self):
+        rows = "constexpr Row kRows[] = {\n" + "    {1, f(2)},\n" * 100 + "};\n"
+        self.expect("a.cpp", rows)
+        many = "namespace a {\n" + "int f(int x) { return x; }\n" * 100 + "}\n"
+        self.expect("a.cpp", many)
+
+    def test_long_python_function(self):
+        self.expect("a.py", "def f():\n" + "    pass\n" * 80, "a.py:1: function of 81")
+
+
+class Format(unittest.TestCase):
+    def test_catches_misformatted_code(self):
+        style = (ROOT / ".clang-format").read_text(encoding="utf-8")
+        for text, wanted in (("int f() { return 1; }\n", 1), ("int f();\n", 0)):
+            files = {".clang-format": style, "core/a.h": text, "apps/b.cpp": "int g();\n"}
+            with Tree(files) as root:
+                status, output = run([SCRIPTS / "check_format.sh"], ADAGATE_CHECK_ROOT=str(root))
+            if "skipped" in output:
+                self.skipTest("clang-format 14 is not installed")
+            self.assertEqual(status != 0, bool(wanted), output)
+
+
+class Headers(unittest.TestCase):
+    PROJECT = f"""cmake_minimum_required(VERSION 3.25)
+project(scratch LANGUAGES CXX)
+include({ROOT}/cmake/AdagateHeaderCheck.cmake)
+adagate_add_header_check(headers FOLDERS core)
+"""
+
+    def build(self, files):
+        with Tree({"CMakeLists.txt": self.PROJECT, **files}) as root:
+            status, output = run(["cmake", "-G", "Ninja", "-S", root, "-B", root / "build"])
+            self.assertEqual(status, 0, output)
+            return run(["cmake", "--build", root / "build", "--target", "headers"])
+
+    def test_header_that_leans_on_others(self):
+        status, output = self.build({
+            "core/good.h": "#pragma once\n#include <string>\ninline std::string f();\n",
+            "core/bad.h": "#pragma once\ninline std::string g();\n",
+            "core/shown.h": "#pragma once\nint h();\n",
+            "core/shown.cpp": '#include "core/shown.h"\n'})
+        self.assertNotEqual(status, 0, output)
+        self.assertIn("core/bad.h:2", output)
+        self.assertNotIn("core__shown.h", output)
+        self.assertNotIn("core/good.h:", output)
+
+
+class Installer(unittest.TestCase):
+    def test_refuses_unknown_option(self):
+        status, output = run([SCRIPTS / "install_deps.sh", "--bogus"])
+        self.assertEqual(status, 1)
+        self.assertIn("unknown option --bogus", output)
+
+    def test_says_what_to_do_without_apt(self):
+        tools = {name: next(p for p in ("/bin/" + name, "/usr/bin/" + name) if os.path.exists(p))
+                 for name in ("bash", "dirname", "cat", "env")}
+        with Tree({}) as root:
+            for name, path in tools.items():
+                (root / name).symlink_to(path)
+            status, output = run(["/bin/bash", SCRIPTS / "install_deps.sh"], PATH=str(root))
+        self.assertEqual(status, 1, output)
+        self.assertIn("has no apt", output)
+        self.assertIn("libopenmpi-dev", output)
+
+
+if __name__ == "__main__":
+    unittest.main()
