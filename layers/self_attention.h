@@ -1,0 +1,69 @@
+// Multi-head self-attention with grouped-query heads, causal or not, rotary or not.
+#pragma once
+
+#include "core/ops/attention.h"
+#include "layers/forward_context.h"
+#include "layers/linear.h"
+
+namespace adagate {
+
+struct SelfAttentionConfig {
+  int64_t width = 0, heads = 0, kv_heads = 0;
+  bool causal = true;
+  double rotary_base = 0;  // 0: no rotary positions
+  double dropout = 0;      // of the attention probabilities
+  bool bias = true;
+  double initial_stddev = 0.02;
+  double output_initial_stddev = 0.02;
+  uint64_t site = 0;  // this layer's place in the randomness
+};
+
+// Parameters: qkv.weight [width, (heads + 2 kv_heads) * head_dim], output.weight [width, width].
+class SelfAttention : public Module {
+ public:
+  explicit SelfAttention(const SelfAttentionConfig& config)
+      : config_(config),
+        head_dim_(config.width / config.heads),
+        qkv_({config.width, (config.heads + 2 * config.kv_heads) * head_dim_, config.bias,
+              config.initial_stddev}),
+        output_(
+            {config.heads * head_dim_, config.width, config.bias, config.output_initial_stddev}) {
+    add("qkv", qkv_);
+    add("output", output_);
+  }
+
+  // x [batch * sequence, width] -> the same shape, without the output bias (see output_bias()).
+  Tensor forward(const Tensor& x, const ForwardContext& context) const {
+    Tensor mixed =
+        attention(qkv_.forward(x), shape(context.batch, context.sequence), context.lengths,
+                  context.dropout_site(config_.dropout, config_.site), context.row_ids);
+    return output_.product(mixed);
+  }
+
+  // One or more new rows of a single sequence against the keys and values seen so far, which
+  // `cache` takes up. x [rows, width]; inference only.
+  Tensor step(const Tensor& x, KvCache& cache) const {
+    Tensor mixed = attention_step(qkv_.forward(x), shape(1, x.rows()), cache);
+    return output_.product(mixed);
+  }
+
+  Tensor output_bias() const { return output_.bias(); }
+  int64_t head_dim() const { return head_dim_; }
+
+ private:
+  AttentionShape shape(int64_t batch, int64_t sequence) const {
+    return {.batch = batch,
+            .sequence = sequence,
+            .heads = config_.heads,
+            .kv_heads = config_.kv_heads,
+            .head_dim = head_dim_,
+            .causal = config_.causal,
+            .rotary_base = config_.rotary_base};
+  }
+
+  SelfAttentionConfig config_;
+  int64_t head_dim_;
+  Linear qkv_, output_;
+};
+
+}  // namespace adagate
