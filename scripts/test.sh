@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds, and runs them all: checks, unit tests, tests under mpirun,
+# sanitizers, fuzz targets. Ends with one line per stage; exit 1 when any failed.
+set -uo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+  cat <<'USAGE'
+usage: scripts/test.sh [--full] [--no-install] [--filter REGEX]
+  --full          the long forms: all tests under the sanitizers, minutes of fuzzing, 100 kills,
+                  a million random strings, every planted fault (hours on a small machine)
+  --no-install    install nothing; fail when something is missing
+  --filter REGEX  build all, then run only the tests whose name matches (see ctest -R)
+USAGE
+}
+
+full=no install=yes filter=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --full) full=yes ;;
+    --no-install) install=no ;;
+    --filter) [ $# -ge 2 ] || die "--filter needs a regular expression"; filter=$2; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; die "unknown option $1" ;;
+  esac
+  shift
+done
+cd "$REPO_ROOT" || exit 1
+jobs=$(build_jobs)
+log_folder=$REPO_ROOT/build/logs
+mkdir -p "$log_folder"
+
+# Clones share compiled objects; ranks that wait for each other don't spin on a busy machine.
+export CCACHE_BASEDIR=$REPO_ROOT CCACHE_NOHASHDIR=1 OMP_WAIT_POLICY=passive
+# Tests that have a long form take it when this is 1.
+export ADAGATE_TEST_FULL=$([ $full = yes ] && echo 1 || echo 0)
+# mpirun refuses root and more ranks than cores unless told.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1
+
+install_packages() {
+  local options=(--tests)
+  if [ $full = yes ]; then options+=(--full); fi
+  if [ $install = no ]; then options+=(--check); fi
+  bash scripts/install_deps.sh "${options[@]}"
+}
+
+# build PRESET TARGETS...: quiet unless it fails.
+build() {
+  local preset=$1 log=$log_folder/build-$1.log
+  shift
+  configure "$preset" || return 1
+  cmake --build "build/$preset" -j "$jobs" --target "$@" >"$log" 2>&1 && { tail -1 "$log"; return; }
+  grep -E -A15 'FAILED|error:' "$log" | head -100 >&2
+  warn "the build failed (log: $log)"
+  return 1
+}
+
+# run_ctest PRESET ARGS...
+run_ctest() {
+  local preset=$1
+  shift
+  ctest --test-dir "build/$preset" --output-on-failure --no-tests=error "$@" |
+    tee "$log_folder/ctest-$preset.log"
+}
+
+# The installed package, used by a project of its own.
+test_install() {
+  local prefix=$REPO_ROOT/build/installed log=$log_folder/install.log
+  rm -rf "$prefix" "$REPO_ROOT/build/consumer"
+  { cmake --install build/cpu-release --prefix "$prefix" &&
+    cmake -G Ninja -S tests/install -B build/consumer -DCMAKE_PREFIX_PATH="$prefix" &&
+    cmake --build build/consumer; } >"$log" 2>&1 || { tail -30 "$log" >&2; return 1; }
+  build/consumer/consumer
+}
+
+# sanitize PRESET CTEST_REGEX [TARGETS]: builds the test programs and runs those that match.
+sanitize() {
+  local preset=$1 regex=$2
+  local targets=(all)
+  if [ $full = no ]; then read -ra targets <<<"$3"; fi
+  export ASAN_OPTIONS=abort_on_error=0:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
+  export LSAN_OPTIONS=suppressions=$REPO_ROOT/tests/support/lsan.supp:print_suppressions=0
+  export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  build "$preset" "${targets[@]}" && run_ctest "$preset" -R "$regex"
+}
+
+# The tests whose ranks are threads of one process.
+thread_rank_tests='^(parallel|moe|models|train)$'
+
+finish() {
+  print_summary || { printf '\nscripts/test.sh: FAILED\n'; exit 1; }
+  printf '\nscripts/test.sh: all passed\n'
+  exit 0
+}
+
+stage "packages" install_packages || finish
+if [ -n "$filter" ]; then
+  stage "build" build cpu-release all &&
+    stage "tests matching '$filter'" run_ctest cpu-release -R "$filter"
+  finish
+fi
+stage "checks" scripts/check.sh
+stage "build" build cpu-release all || finish
+stage "tests" run_ctest cpu-release
+stage "headers stand alone" build cpu-release adagate_header_check
+stage "installed package" test_install
+if [ $full = yes ]; then
+  stage "address and undefined sanitizers" sanitize cpu-asan .
+  stage "thread sanitizer" sanitize cpu-tsan "$thread_rank_tests"
+else
+  stage "address and undefined sanitizers" sanitize cpu-asan '^(core|data|moe)$' \
+    "test_core test_data test_moe"
+  stage "thread sanitizer" sanitize cpu-tsan '^parallel$' test_parallel
+fi
+finish
