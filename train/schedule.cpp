@@ -1,7 +1,9 @@
 #include "train/schedule.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 #include "core/base/error.h"
 
@@ -53,22 +55,20 @@ Duration Duration::parse(const std::string& word) {
 }
 
 std::string Duration::text() const {
-  double value = value_;
-  const char* suffix = "";
+  auto number_text = [](double value) {
+    char buffer[400];
+    auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::fixed).ptr;
+    return std::string(buffer, end);
+  };
+  std::string shortest = number_text(value_);
   if (unit_ == Unit::tokens) {
-    // The largest suffix that leaves a number of few digits and gives the same value back.
-    for (auto [scale, name] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {
-      double scaled = value_ / scale;
-      if (scaled < 1.0 || scaled * scale != value_ || scaled * 1000 != std::floor(scaled * 1000))
-        continue;
-      value = scaled;
-      suffix = name;
-      break;
+    // A suffix where it shortens the number and gives exactly the same value back.
+    for (auto [scale, suffix] : {std::pair{1e3, 'k'}, {1e6, 'M'}, {1e9, 'G'}}) {
+      std::string scaled = number_text(value_ / scale) + suffix;
+      if (value_ / scale * scale == value_ && scaled.size() < shortest.size()) shortest = scaled;
     }
   }
-  char buffer[64];
-  auto result = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::fixed);
-  return std::string(buffer, result.ptr) + suffix + static_cast<char>(unit_);
+  return shortest + static_cast<char>(unit_);
 }
 
 int64_t Duration::steps(const StepSizes& sizes) const {

@@ -107,14 +107,18 @@ std::vector<std::string> validate(const RunConfig& config, int ranks) {
                   "train.optimizer.beta1 and beta2 are {} and {}: both must be below 1",
                   config.train.optimizer.beta1, config.train.optimizer.beta2);
   problems.add_if(config.data.tokenizer.empty(),
-                  "data.tokenizer is empty; use bytes or the directory of a tokenizer");
+                  "data.tokenizer is empty; use byte or the path of a tokenizer");
   problems.add_if(config.output.empty(), "output is empty; give the directory of this run");
   problems.add_if(config.checkpoint.resume.empty(),
                   "checkpoint.resume is empty; use none, auto or the directory of a checkpoint");
-  problems.add_if(config.train.stop_at_loss > 0 && config.data.validation.empty(),
-                  "train.stop_at_loss is {}, but data.validation is empty: the loss is measured on "
-                  "the validation data",
-                  config.train.stop_at_loss);
+  problems.add_if(
+      config.train.stop_at_loss > 0 && !config.data.has_validation(),
+      "train.stop_at_loss is {}, but there is no validation data to measure the loss on; "
+      "set data.validation or data.validation_share",
+      config.train.stop_at_loss);
+  problems.add_if(!config.data.validation.empty() && config.data.validation_share > 0,
+                  "data.validation is {}, but data.validation_share is {}: set one of them",
+                  config.data.validation, config.data.validation_share);
   return problems.take();
 }
 

@@ -29,20 +29,29 @@ struct ParallelConfig {
 };
 
 struct DataConfig {
-  std::string tokenizer = "bytes";
+  std::string tokenizer = "byte";
   std::string train;
   std::string validation;
+  double validation_share = 0.0;  // 0: none
   bool shuffle = true;
   int64_t prefetch = 2;
   bool keep_last_batch = true;
 
+  bool has_validation() const { return !validation.empty() || validation_share > 0; }
+
   template <class V, class Self>
   static void visit(V& v, Self& s) {
-    v.field("tokenizer", s.tokenizer,
-            "bytes: one token per byte; else a directory with GPT-2's vocab.json and merges.txt");
+    v.field(
+        "tokenizer", s.tokenizer,
+        "byte: one token per byte; else the path of a GPT-2 byte-level BPE: a tokenizer.json, or "
+        "a folder with tokenizer.json, encoder.json + vocab.bpe, or vocab.json + merges.txt");
     v.field("train", s.train, "training data: a token file (adagate tokenize) or a text file");
     v.field("validation", s.validation,
-            "validation data: a token file or a text file; empty: no evaluation");
+            "validation data: a token file or a text file; empty: see validation_share");
+    v.field("validation_share", s.validation_share,
+            "share of the training data, its end, held out for validation; 0: none, then without "
+            "validation there are no evaluations",
+            between(0.0, 0.9));
     v.field("shuffle", s.shuffle,
             "each epoch takes the samples in an order drawn from (seed, epoch)");
     v.field("prefetch", s.prefetch, "batches read ahead of the step; 0: none", at_least(0));

@@ -1,0 +1,239 @@
+// Wrong configurations: the exact message of each.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "tests/support/catch.h"
+#include "train/config/run_config.h"
+#include "train/config/yaml_loader.h"
+
+using namespace adagate;
+
+namespace {
+
+std::string message_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string message_of_text(const std::string& text) {
+  return message_of([&] {
+    ConfigTree tree;
+    tree.add_text(text, "x.yaml");
+    read_config<RunConfig>(tree);
+  });
+}
+
+std::string message_of_set(const std::string& assignment) {
+  return message_of([&] {
+    ConfigTree tree;
+    tree.add_override(assignment);
+    read_config<RunConfig>(tree);
+  });
+}
+
+// A directory of files that lasts as long as the object.
+class Files {
+ public:
+  Files() {
+    folder_ = std::filesystem::temp_directory_path() / "adagate_config_XXXXXX";
+    std::string name = folder_.string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    folder_ = name;
+  }
+  ~Files() { std::filesystem::remove_all(folder_); }
+  std::string add(const std::string& name, const std::string& text) {
+    std::filesystem::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << text;
+    return path(name);
+  }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+ private:
+  std::filesystem::path folder_;
+};
+
+std::string message_of_file(const std::string& path) {
+  return message_of([&] {
+    ConfigTree tree;
+    tree.add_file(path);
+    read_config<RunConfig>(tree);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("config: wrong keys are named with the nearest one") {
+  struct Case {
+    std::string text, message;
+  };
+  for (const auto& [text, message] : std::vector<Case>{
+           {"moe:\n  gate:\n    treshold: 0.1\n",
+            "x.yaml:3: unknown key 'treshold' in moe.gate; did you mean 'threshold'?"},
+           {"modle: {}\n", "x.yaml:1: unknown key 'modle'; did you mean 'model'?"},
+           {"train:\n  learning_rate: 1\n",
+            "x.yaml:2: unknown key 'learning_rate' in train; did you mean "
+            "'train.optimizer.learning_rate'?"},
+           {"parallel:\n  qqqqqqqq: 1\n",
+            "x.yaml:2: unknown key 'qqqqqqqq' in parallel; the keys are expert, threads"},
+           {"base: other.yaml\n",
+            "x.yaml:1: unknown key 'base'; the keys are seed, precision, output, log_level, model, "
+            "moe, parallel, data, train, checkpoint"},
+           {"seed: 1\ntrain:\n  batch: 8\n\n  batch: 9\n",
+            "x.yaml:5: duplicate key 'batch'; it was set at x.yaml:3 already"},
+           {"? [a, b]\n: 1\n", "x.yaml:1: a key must be a word, not a list or mapping"},
+           {": 1\n", "x.yaml:1: a key is missing before ':'"},
+       }) {
+    CAPTURE(text);
+    CHECK(message_of_text(text) == message);
+  }
+}
+
+TEST_CASE("config: wrong values say what was expected and what was found") {
+  struct Case {
+    std::string text, message;
+  };
+  for (const auto& [text, message] : std::vector<Case>{
+           {"moe: {gate: {threshold: abc}}",
+            "x.yaml:1: moe.gate.threshold: expected a number, got 'abc'"},
+           {"moe: {gate: {threshold: .inf}}",
+            "x.yaml:1: moe.gate.threshold: expected a number, got '.inf'"},
+           {"moe: {gate: {threshold: inf}}",
+            "x.yaml:1: moe.gate.threshold: expected a finite number, got 'inf'"},
+           {"moe: {gate: {threshold: 1e999}}",
+            "x.yaml:1: moe.gate.threshold: '1e999' is beyond the range of a 64-bit number"},
+           {"model: {layers: 2.5}", "x.yaml:1: model.layers: expected an integer, got '2.5'"},
+           {"model: {layers: '2'}",
+            "x.yaml:1: model.layers: expected an integer, got '2' in quotes"},
+           {"model: {layers: }", "x.yaml:1: model.layers: expected an integer, got nothing"},
+           {"model: {layers: [1, 2]}", "x.yaml:1: model.layers: expected an integer, got a list"},
+           {"model:\n  layers:\n    a: 1\n",
+            "x.yaml:2: model.layers: expected an integer, got a mapping of keys"},
+           {"model: {layers: 99999999999999999999}",
+            "x.yaml:1: model.layers: '99999999999999999999' is beyond the range of a 64-bit "
+            "number"},
+           {"model: {layers: 0}", "x.yaml:1: model.layers: must be at least 1, got 0"},
+           {"model: {dropout: 1.5}",
+            "x.yaml:1: model.dropout: must be between 0 and 0.999, got 1.5"},
+           {"model: {norm_epsilon: 0}",
+            "x.yaml:1: model.norm_epsilon: must be greater than 0, got 0"},
+           {"model: {bias: yes}", "x.yaml:1: model.bias: expected true or false, got 'yes'"},
+           {"moe: {gate: {policy: adaptve}}",
+            "x.yaml:1: moe.gate.policy: expected one of top1, top2, topk, adaptive, "
+            "random_one_or_two, got 'adaptve'; did you mean 'adaptive'?"},
+           {"precision: float8", "x.yaml:1: precision: expected one of fp32, bf16, got 'float8'"},
+           {"model: 7",
+            "x.yaml:1: model: expected a mapping of keys (`model:` and indented `key: value` "
+            "lines), got '7'"},
+           {"train: {length: 2000}",
+            "x.yaml:1: train.length: expected a duration such as 2000s (steps), 3.2Mt (tokens) or "
+            "1e (epochs), got '2000': the unit s, t or e is missing"},
+           {"output: \"a\\x01\\e\"\nseed: \"\\x01\"",
+            "x.yaml:2: seed: expected an integer, got '\\x01' in quotes"},
+       }) {
+    CAPTURE(text);
+    CHECK(message_of_text(text) == message);
+  }
+  CHECK(message_of_text("seed: x\nmodel:\n  heads: -1\nmoo: 2\n") ==
+        "x.yaml:1: seed: expected an integer, got 'x'\n"
+        "x.yaml:3: model.heads: must be at least 1, got -1\n"
+        "x.yaml:4: unknown key 'moo'; did you mean 'moe'?");
+}
+
+TEST_CASE("config: text that is no configuration") {
+  struct Case {
+    std::string text, message;
+  };
+  for (const auto& [text, message] : std::vector<Case>{
+           {"", "x.yaml: is empty; expected keys such as `train:`"},
+           {"# nothing\n", "x.yaml: is empty; expected keys such as `train:`"},
+           {"- 1\n- 2\n", "x.yaml:1: expected a mapping of keys (`key: value` lines), got a list"},
+           {"hello", "x.yaml:1: expected a mapping of keys (`key: value` lines), got 'hello'"},
+           {"a: 1\nb: [1, 2\n", "x.yaml:3: YAML syntax: end of sequence flow not found"},
+           {"a: b: c\n", "x.yaml:1: YAML syntax: illegal map value"},
+           {"seed: 1\n---\nseed: 2\n", "x.yaml: holds more than one YAML document"},
+           {"a: &x [1]\nb: *x\n",
+            "x.yaml:2: aliases (*name) are not supported; write the value again, or use base"},
+           {std::string("seed: 1\nmodel: \0\n", 17),
+            "x.yaml:2: holds the byte 0x00, which no text file has; is this a YAML file?"},
+           {"seed: 1\n\xff\xfe",
+            "x.yaml:2: holds the byte 0xff, which no text file has; is this a YAML "
+            "file?"},
+           {std::string(300000, 'a'), "x.yaml: is larger than 256 KiB; is this a YAML file?"},
+           {std::string(100000, '['), "x.yaml:1: nested more than 32 levels deep"},
+       }) {
+    CAPTURE(text.substr(0, 100));
+    CHECK(message_of_text(text) == message);
+  }
+  std::string many;
+  for (int i = 0; i < 5000; ++i) many += fmt::format("k{}: 1\n", i);
+  CHECK(message_of_text(many) == "x.yaml: more than 4096 values");
+}
+
+TEST_CASE("config: wrong --set") {
+  struct Case {
+    std::string text, message;
+  };
+  for (const auto& [text, message] : std::vector<Case>{
+           {"moe.gate.threshold=x", "--set moe.gate.threshold=x: expected a number, got 'x'"},
+           {"moe.gate.treshold=1",
+            "--set moe.gate.treshold=1: unknown key 'treshold' in moe.gate; did you mean "
+            "'threshold'?"},
+           {"moe={gate: {k: x}}",
+            "--set moe={gate: {k: x}}: moe.gate.k: expected an integer, got 'x'"},
+           {"moe.gate.threshold",
+            "--set 'moe.gate.threshold': expected key.path=value, e.g. train.batch=16"},
+           {"=1",
+            "--set =1: a part of the key is empty; expected key.path=value, e.g. "
+            "train.batch=16"},
+           {"moe..k=1",
+            "--set moe..k=1: a part of the key is empty; expected key.path=value, e.g. "
+            "train.batch=16"},
+           {"moe=1",
+            "--set moe=1: expected a mapping of keys (`moe:` and indented `key: value` "
+            "lines), got '1'"},
+           {"seed=", "--set seed=: expected an integer, got nothing"},
+           {"seed.x=1", "--set seed.x=1: seed: expected an integer, got a mapping of keys"},
+           {"seed=[1", "--set seed=[1: YAML syntax: end of sequence flow not found"},
+       }) {
+    CAPTURE(text);
+    CHECK(message_of_set(text) == message);
+  }
+}
+
+TEST_CASE("config: wrong files") {
+  Files files;
+  std::string missing = files.path("none.yaml");
+  CHECK(message_of_file(missing) == missing + ": no such file");
+  CHECK(message_of_file(files.path("")) == files.path("") + ": is a directory, not a YAML file");
+  std::string empty = files.add("empty.yaml", "");
+  CHECK(message_of_file(empty) == empty + ": is empty; expected keys such as `train:`");
+  CHECK(message_of_file("/dev/zero") == "/dev/zero: is larger than 256 KiB; is this a YAML file?");
+
+  std::string a = files.add("a.yaml", "base: sub/b.yaml\n");
+  std::string b = files.add("sub/b.yaml", "base: ../a.yaml\n");
+  CHECK(message_of_file(a) ==
+        files.path("a.yaml") + ": is its own base: a.yaml -> b.yaml -> a.yaml");
+  std::string self = files.add("self.yaml", "base: ./self.yaml\n");
+  CHECK(message_of_file(self) == self + ": is its own base: self.yaml -> self.yaml");
+  std::string lost = files.add("lost.yaml", "seed: 1\nbase: none.yaml\n");
+  CHECK(message_of_file(lost) == lost + ":2: base: no such file: " + missing);
+  std::string list = files.add("list.yaml", "base: [[x]]\n");
+  CHECK(message_of_file(list) ==
+        list + ":1: base: expected the path of a YAML file or a list of them");
+  // The file that holds the wrong key is named, not the one that includes it.
+  std::string wrong = files.add("wrong.yaml", "sead: 1\n");
+  std::string user = files.add("user.yaml", "base: wrong.yaml\nseed: 2\n");
+  CHECK(message_of_file(user) == wrong + ":1: unknown key 'sead'; did you mean 'seed'?");
+  // Twice the same base, doubled at each level, ends.
+  files.add("d0.yaml", "seed: 1\n");
+  for (int i = 1; i <= 20; ++i)
+    files.add(fmt::format("d{}.yaml", i), fmt::format("base: [d{0}.yaml, d{0}.yaml]\n", i - 1));
+  CHECK(message_of_file(files.path("d20.yaml")).find("more than 64 configuration files") !=
+        std::string::npos);
+}

@@ -1,0 +1,60 @@
+// What was written in YAML files and --set options, merged, each value with the place it comes
+// from.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace adagate {
+
+// One value as written. Nothing is converted yet: that is up to the field that takes it.
+struct ConfigNode {
+  enum class Kind : uint8_t { null, scalar, list, map };
+  Kind kind = Kind::null;
+  bool quoted = false;      // a scalar in quotes is a string, never a number
+  std::string key = {};     // empty in a list and at the root
+  std::string text = {};    // of a scalar
+  std::string origin = {};  // where it was written: "configs/x.yaml:12" or "--set a.b=1"
+  std::vector<ConfigNode> children = {};
+
+  const ConfigNode* find(std::string_view name) const;
+  ConfigNode* find(std::string_view name);
+};
+
+// Parses one YAML document. Keys are unique, at most 32 levels deep, 4096 values and 256 KiB in
+// all; aliases are refused. Throws Error naming `source` and the line, whatever the text.
+// `with_lines`: origins are "source:line" rather than just `source`.
+ConfigNode parse_yaml(const std::string& text, const std::string& source, bool with_lines = true);
+
+// Sources in the order of their weight: a later one overrides an earlier one key by key.
+class ConfigTree {
+ public:
+  // A file; files named by its top-level key `base` (a path or a list, relative to the file) come
+  // before it. Throws Error when a file is missing, unreadable, empty, no mapping, or its own base.
+  void add_file(const std::string& path);
+  // A document from elsewhere, called `source` in messages; it has no base.
+  void add_text(const std::string& text, const std::string& source);
+  // "key.path=value", as given to --set; the value is written as in YAML.
+  void add_override(const std::string& assignment);
+
+  const ConfigNode& root() const { return root_; }
+
+ private:
+  void add_file(const std::string& path, std::vector<std::filesystem::path>& open);
+  void add_bases(ConfigNode& document, const std::string& path,
+                 std::vector<std::filesystem::path>& open);
+
+  ConfigNode root_{.kind = ConfigNode::Kind::map};
+  int files_ = 0;
+};
+
+// `text` in single quotes for a message: control characters escaped, long text cut.
+std::string quote(std::string_view text);
+
+// The candidate with the fewest typing errors from `word`, if they are few; else empty.
+std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates);
+
+}  // namespace adagate

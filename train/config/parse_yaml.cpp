@@ -1,0 +1,147 @@
+// YAML text to ConfigNode, through yaml-cpp's events rather than its nodes: events show duplicate
+// keys and aliases, and no graph is built that an alias could blow up.
+#include <sstream>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include "core/base/error.h"
+#include "train/config/config_tree.h"
+
+namespace adagate {
+namespace {
+
+using Kind = ConfigNode::Kind;
+
+constexpr size_t kMostBytes = 256 * 1024;
+constexpr size_t kDeepest = 32;
+constexpr int kMostValues = 4096;
+
+class TreeBuilder : public YAML::EventHandler {
+ public:
+  TreeBuilder(const std::string& source, bool with_lines)
+      : source_(source), with_lines_(with_lines) {}
+
+  ConfigNode take() { return std::move(root_); }
+  std::string origin(const YAML::Mark& mark) const {
+    return with_lines_ && mark.line >= 0 ? fmt::format("{}:{}", source_, mark.line + 1) : source_;
+  }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { add({.kind = Kind::null}, mark); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    fail("{}: aliases (*name) are not supported; write the value again, or use base", origin(mark));
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
+                const std::string& value) override {
+    add({.kind = Kind::scalar, .quoted = tag == "!", .text = value}, mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    open({.kind = Kind::list}, mark);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    open({.kind = Kind::map}, mark);
+  }
+  void OnMapEnd() override { close(); }
+
+ private:
+  // A container being filled; in a map, the key whose value comes next.
+  struct Frame {
+    ConfigNode node;
+    bool is_key = false;  // stands where a key should
+    bool has_key = false;
+    std::string key = {};
+    std::string key_origin = {};
+  };
+
+  bool expects_key() const {
+    return !frames_.empty() && frames_.back().node.kind == Kind::map && !frames_.back().has_key;
+  }
+
+  void open(ConfigNode node, const YAML::Mark& mark) {
+    check(frames_.size() < kDeepest, "{}: nested more than {} levels deep", origin(mark), kDeepest);
+    node.origin = origin(mark);
+    frames_.push_back({.node = std::move(node), .is_key = expects_key()});
+  }
+
+  void close() {
+    Frame frame = std::move(frames_.back());
+    frames_.pop_back();
+    // Not sooner: yaml-cpp takes an unclosed '[' at the start of a line for a key.
+    check(!frame.is_key, "{}: a key must be a word, not a list or mapping", frame.node.origin);
+    place(std::move(frame.node));
+  }
+
+  void add(ConfigNode node, const YAML::Mark& mark) {
+    check(++values_ <= kMostValues, "{}: more than {} values", source_, kMostValues);
+    node.origin = origin(mark);
+    if (!expects_key()) return place(std::move(node));
+    Frame& frame = frames_.back();
+    check(node.kind == Kind::scalar && !node.text.empty(), "{}: a key is missing before ':'",
+          node.origin);
+    frame.has_key = true;
+    frame.key = std::move(node.text);
+    frame.key_origin = std::move(node.origin);
+    for (const ConfigNode& other : frame.node.children)
+      check(other.key != frame.key, "{}: duplicate key {}; it was set at {} already",
+            frame.key_origin, quote(frame.key), other.origin);
+  }
+
+  void place(ConfigNode node) {
+    if (frames_.empty()) {
+      root_ = std::move(node);
+      return;
+    }
+    Frame& frame = frames_.back();
+    if (frame.node.kind == Kind::map) {
+      node.key = std::move(frame.key);
+      node.origin = std::move(frame.key_origin);
+      frame.has_key = false;
+    }
+    frame.node.children.push_back(std::move(node));
+  }
+
+  const std::string& source_;
+  bool with_lines_;
+  ConfigNode root_;
+  std::vector<Frame> frames_;
+  int values_ = 0;
+};
+
+void check_is_text(const std::string& text, const std::string& source) {
+  check(text.size() <= kMostBytes, "{}: is larger than {} KiB; is this a YAML file?", source,
+        kMostBytes / 1024);
+  int line = 1;
+  for (char c : text) {
+    unsigned char byte = static_cast<unsigned char>(c);
+    if (c == '\n') ++line;
+    bool allowed = byte >= 0x20 || c == '\n' || c == '\t' || c == '\r';
+    check(allowed && byte != 0x7f && byte < 0xf8,
+          "{}:{}: holds the byte 0x{:02x}, which no text file has; is this a YAML file?", source,
+          line, byte);
+  }
+}
+
+}  // namespace
+
+ConfigNode parse_yaml(const std::string& text, const std::string& source, bool with_lines) {
+  check_is_text(text, source);
+  TreeBuilder builder(source, with_lines);
+  try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    parser.HandleNextDocument(builder);
+    ConfigNode root = builder.take();
+    check(!parser.HandleNextDocument(builder), "{}: holds more than one YAML document", source);
+    if (root.origin.empty()) root.origin = source;
+    return root;
+  } catch (const YAML::Exception& e) {
+    fail("{}: YAML syntax: {}", builder.origin(e.mark), e.msg);
+  }
+}
+
+}  // namespace adagate

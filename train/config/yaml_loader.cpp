@@ -1,0 +1,173 @@
+#include "train/config/yaml_loader.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fmt/ranges.h>
+
+namespace adagate {
+namespace {
+
+using Kind = ConfigNode::Kind;
+
+constexpr size_t kMostMessages = 20;
+
+std::string describe(const ConfigNode& node) {
+  switch (node.kind) {
+    case Kind::null:
+      return "nothing";
+    case Kind::list:
+      return "a list";
+    case Kind::map:
+      return "a mapping of keys";
+    case Kind::scalar:
+      break;
+  }
+  return node.quoted ? fmt::format("{} in quotes", quote(node.text)) : quote(node.text);
+}
+
+[[noreturn]] void wrong_type(const ConfigNode& node, std::string_view expected) {
+  fail("expected {}, got {}", expected, describe(node));
+}
+
+template <class T>
+T number_of(const ConfigNode& node, std::string_view expected) {
+  if (node.kind != Kind::scalar || node.quoted || node.text.empty()) wrong_type(node, expected);
+  const char* begin = node.text.data();
+  const char* end = begin + node.text.size();
+  if (*begin == '+' && end - begin > 1 && begin[1] != '-') ++begin;
+  T value{};
+  auto [stop, error] = std::from_chars(begin, end, value);
+  if (error == std::errc::result_out_of_range && stop == end)
+    fail("{} is beyond the range of a 64-bit number", quote(node.text));
+  if (error != std::errc() || stop != end) wrong_type(node, expected);
+  if constexpr (std::is_same_v<T, double>)
+    if (!std::isfinite(value)) wrong_type(node, "a finite number");
+  return value;
+}
+
+void check_bounds(double value, const std::string& text, const Constraint& c) {
+  bool low = c.open_minimum ? value <= c.minimum : value < c.minimum;
+  if (!low && value <= c.maximum) return;
+  if (std::isfinite(c.minimum) && std::isfinite(c.maximum))
+    fail("must be between {} and {}, got {}", c.minimum, c.maximum, text);
+  if (low)
+    fail("must be {} {}, got {}", c.open_minimum ? "greater than" : "at least", c.minimum, text);
+  fail("must be at most {}, got {}", c.maximum, text);
+}
+
+std::string suggestion(std::string_view word, const std::vector<std::string>& candidates) {
+  std::string nearest = nearest_word(word, candidates);
+  return nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest);
+}
+
+template <class T>
+void read_list(const ConfigNode& node, const Constraint& c, std::vector<T>& value) {
+  if (node.kind != Kind::list) wrong_type(node, "a list, e.g. [a, b]");
+  for (const ConfigNode& item : node.children) {
+    T element{};
+    read_value(item, c, element);
+    value.push_back(std::move(element));
+  }
+}
+
+}  // namespace
+
+const std::string& word_of(const ConfigNode& node, std::string_view expected) {
+  if (node.kind != Kind::scalar) wrong_type(node, expected);
+  return node.text;
+}
+
+void read_value(const ConfigNode& node, const Constraint&, bool& value) {
+  bool plain = node.kind == Kind::scalar && !node.quoted;
+  if (!plain || (node.text != "true" && node.text != "false")) wrong_type(node, "true or false");
+  value = node.text == "true";
+}
+
+void read_value(const ConfigNode& node, const Constraint& c, int64_t& value) {
+  value = number_of<int64_t>(node, "an integer");
+  check_bounds(static_cast<double>(value), node.text, c);
+}
+
+void read_value(const ConfigNode& node, const Constraint& c, double& value) {
+  value = number_of<double>(node, "a number");
+  check_bounds(value, node.text, c);
+}
+
+void read_value(const ConfigNode& node, const Constraint& c, std::string& value) {
+  if (c.choices.empty()) {
+    if (node.kind != Kind::null) value = word_of(node, "a text");
+    return;  // nothing is the empty text
+  }
+  std::string expected = fmt::format("one of {}", fmt::join(c.choices, ", "));
+  value = word_of(node, expected);
+  if (std::find(c.choices.begin(), c.choices.end(), value) == c.choices.end())
+    fail("expected {}, got {}{}", expected, quote(value), suggestion(value, c.choices));
+}
+
+void read_value(const ConfigNode& node, const Constraint& c, std::vector<int64_t>& value) {
+  read_list(node, c, value);
+}
+void read_value(const ConfigNode& node, const Constraint& c, std::vector<double>& value) {
+  read_list(node, c, value);
+}
+void read_value(const ConfigNode& node, const Constraint& c, std::vector<std::string>& value) {
+  read_list(node, c, value);
+}
+
+void ConfigProblems::throw_if_any() const {
+  if (messages.empty()) return;
+  size_t shown = std::min(messages.size(), kMostMessages);
+  std::string text = fmt::format("{}", fmt::join(messages.begin(), messages.begin() + shown, "\n"));
+  if (shown < messages.size()) text += fmt::format("\nand {} more", messages.size() - shown);
+  throw Error(text);
+}
+
+const ConfigNode* ConfigReader::take(std::string_view key) {
+  keys_.emplace_back(key);
+  return map_.find(key);
+}
+
+const ConfigNode* ConfigReader::take_section(std::string_view key) {
+  const ConfigNode* node = take(key);
+  if (!node || node->kind == Kind::null) return nullptr;
+  if (node->kind == Kind::map) return node;
+  report(*node, fmt::format("expected a mapping of keys (`{}:` and indented `key: value` lines), "
+                            "got {}",
+                            key, describe(*node)));
+  return nullptr;
+}
+
+std::string ConfigReader::path_to(std::string_view key) const {
+  return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+}
+
+void ConfigReader::report(const ConfigNode& node, const std::string& message) {
+  std::string path = path_to(node.key);
+  // "--set a.b=c" names the key already.
+  bool named = node.origin.starts_with("--set " + path + "=");
+  problems_.messages.push_back(named ? fmt::format("{}: {}", node.origin, message)
+                                     : fmt::format("{}: {}: {}", node.origin, path, message));
+}
+
+void ConfigReader::finish() {
+  for (const ConfigNode& child : map_.children) {
+    if (std::find(keys_.begin(), keys_.end(), child.key) != keys_.end()) continue;
+    std::string hint = suggestion(child.key, keys_);
+    if (hint.empty()) {
+      // The right key in the wrong section.
+      auto elsewhere =
+          std::find_if(problems_.key_paths.begin(), problems_.key_paths.end(),
+                       [&](const std::string& path) { return path.ends_with("." + child.key); });
+      if (elsewhere != problems_.key_paths.end())
+        hint = fmt::format("; did you mean '{}'?", *elsewhere);
+      else
+        hint = fmt::format("; the keys are {}", fmt::join(keys_, ", "));
+    }
+    std::string where = path_.empty() ? "" : " in " + path_;
+    problems_.messages.push_back(
+        fmt::format("{}: unknown key {}{}{}", child.origin, quote(child.key), where, hint));
+  }
+}
+
+}  // namespace adagate
