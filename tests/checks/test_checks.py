@@ -214,5 +214,26 @@ class Installer(unittest.TestCase):
         self.assertIn("libopenmpi-dev", output)
 
 
+class FetchData(unittest.TestCase):
+    def fetch(self, source, target):
+        return run([SCRIPTS / "fetch_data.sh", "--from", source, "--to", target, "--no-tokenize"])
+
+    def test_copies_complete_sets_and_names_the_others(self):
+        with Tree({"tokenizers/gpt2/encoder.json": "{}", "tokenizers/gpt2/vocab.bpe": "#",
+                   "text/wikitext-2/train.txt": "text"}) as source, Tree({}) as target:
+            status, output = self.fetch(source, target)
+            copied = sorted(p.name for p in (target / "tokenizers/gpt2").iterdir())
+        self.assertEqual(status, 0, output)
+        self.assertEqual(copied, ["merges.txt", "vocab.json"])
+        self.assertRegex(output, r"wikitext-2 +skipped.*valid.txt")
+
+    def test_empty_or_missing_source(self):
+        with Tree({}) as empty:
+            for source, message in ((empty, "no complete set"), (empty / "no", "no such folder")):
+                status, output = self.fetch(source, empty)
+                self.assertEqual(status, 1)
+                self.assertIn(message, output)
+
+
 if __name__ == "__main__":
     unittest.main()
