@@ -1,0 +1,59 @@
+// Files that appear whole or not at all.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace adagate {
+
+// Writes to `<path>.tmp-<pid>` and renames it to `path` in commit(); until then, or if an error is
+// thrown, `path` stays as it was and the temporary is removed.
+class AtomicFile {
+ public:
+  // Throws Error naming path and cause (missing directory, read-only, no permission).
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* data, size_t bytes);  // throws Error, e.g. when the disk is full
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void commit();  // fsync, rename, fsync of the directory
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int fd_ = -1;
+  bool committed_ = false;
+};
+
+void write_file_atomically(const std::filesystem::path& path, std::string_view text);
+
+// Whole file as text. Throws Error naming the path; `what` says what it is, e.g. "tokenizer".
+std::string read_text_file(const std::filesystem::path& path, std::string_view what);
+
+// Makes a directory and its parents. Throws Error naming path and cause.
+void make_directories(const std::filesystem::path& path);
+
+// Flushes a directory's entries to disk.
+void sync_directory(const std::filesystem::path& path);
+
+// A remedy for errno in a write: "the disk is full: free some space", "read-only file system: ...".
+std::string write_remedy(int error);
+
+// A file mapped into memory, read-only.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);  // throws Error naming the path
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const char> bytes() const { return {static_cast<const char*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace adagate

@@ -1,0 +1,124 @@
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "core/io/safetensors.h"
+#include "tests/support/catch.h"
+
+using namespace adagate;
+namespace fs = std::filesystem;
+
+namespace {
+
+fs::path scratch(const std::string& name) {
+  fs::path dir = fs::temp_directory_path() / "adagate_test_safetensors";
+  fs::create_directories(dir);
+  return dir / name;
+}
+
+std::string bytes_of(const fs::path& path) {
+  return read_text_file(path, "file");
+}
+
+std::string with_header(const std::string& json, const std::string& data) {
+  uint64_t n = json.size();
+  std::string s(8, '\0');
+  std::memcpy(s.data(), &n, 8);
+  return s + json + data;
+}
+
+std::string message_of(const std::string& file) {
+  try {
+    parse_safetensors(std::span<const char>(file.data(), file.size()), "f");
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("safetensors: tensors of every type come back as written") {
+  std::vector<float> values{1.5f, -2.0f, 3.25f, 0.0f, 7.0f, -0.5f};
+  std::vector<NamedTensor> tensors;
+  for (DType t : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8}) {
+    std::vector<float> v = values;
+    if (t == DType::u8) v = {1, 2, 3, 4, 5, 255};
+    tensors.push_back(
+        {std::string(name_of(t)), Tensor::from(std::span<const float>(v), {2, 3}, t)});
+  }
+  tensors.push_back({"empty", Tensor::empty({0, 4}, DType::f32)});
+  tensors.push_back({"scalar", Tensor::full({}, DType::f32, 4.0)});
+  auto path = scratch("all.safetensors");
+  uint64_t sum = write_safetensors(path, tensors, {{"format", "pt"}});
+  REQUIRE(sum == checksum_file(path));
+
+  SafetensorsFile file(path);
+  REQUIRE(file.metadata().at("format") == "pt");
+  REQUIRE(file.tensors().size() == tensors.size());
+  for (auto& t : tensors) {
+    Tensor back = file.read(t.name);
+    REQUIRE(back.shape() == t.tensor.shape());
+    REQUIRE(back.dtype() == t.tensor.dtype());
+    REQUIRE(back.to_doubles() == t.tensor.to_doubles());
+  }
+  REQUIRE_THROWS_AS(file.read("absent"), Error);
+}
+
+TEST_CASE("safetensors: damaged files are refused with their name") {
+  auto path = scratch("good.safetensors");
+  std::vector<NamedTensor> one{{"a", Tensor::zeros({4}, DType::f32)}};
+  write_safetensors(path, one);
+  std::string good = bytes_of(path);
+  REQUIRE(message_of(good).empty());
+
+  for (size_t cut : {size_t{0}, size_t{7}, size_t{12}, good.size() - 1}) {
+    REQUIRE_FALSE(message_of(good.substr(0, cut)).empty());
+  }
+  REQUIRE(message_of(good.substr(0, good.size() - 1)).find("truncated") != std::string::npos);
+  REQUIRE_FALSE(message_of(good + "x").empty());
+
+  auto f32 = [](const std::string& shape, const std::string& offsets) {
+    return "{\"dtype\":\"F32\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}";
+  };
+  std::string d8(8, '\0');
+  REQUIRE(message_of(with_header("{\"a\":" + f32("[2]", "[0,8]") + "}", d8)).empty());
+  // Wrong in one respect each.
+  for (const std::string& header : {
+           std::string("{"),
+           std::string("[]"),
+           std::string("{\"a\":3}"),
+           "{\"a\":" + f32("[3]", "[0,8]") + "}",
+           "{\"a\":" + f32("[2]", "[0,16]") + "}",
+           "{\"a\":" + f32("[-2]", "[0,8]") + "}",
+           "{\"a\":" + f32("[1]", "[4,8]") + "}",
+           "{\"a\":" + f32("[2]", "[8,0]") + "}",
+           "{\"a\":" + f32("[1e3]", "[0,8]") + "}",
+           "{\"a\":" + f32("[1099511627775,1099511627775]", "[0,8]") + "}",
+           "{\"a\":" + f32("[1]", "[0,4]") + ",\"b\":" + f32("[2]", "[0,8]") + "}",
+           "{\"a\":" + f32("[2]", "[0,8]") + ",\"a\":" + f32("[2]", "[0,8]") + "}",
+           std::string("{\"a\":{\"dtype\":\"F7\",\"shape\":[2],\"data_offsets\":[0,8]}}"),
+           std::string("{\"__metadata__\":3}"),
+           std::string(100000, '['),
+       }) {
+    INFO(header.substr(0, 80));
+    REQUIRE_FALSE(message_of(with_header(header, d8)).empty());
+  }
+}
+
+TEST_CASE("atomic file: an abandoned write leaves the old content") {
+  auto path = scratch("text");
+  write_file_atomically(path, "old");
+  {
+    AtomicFile file(path);
+    file.write("new");
+  }
+  REQUIRE(bytes_of(path) == "old");
+  int files = 0;
+  for (auto& entry : fs::directory_iterator(path.parent_path()))
+    files += entry.path().filename().string().rfind("text", 0) == 0;
+  REQUIRE(files == 1);
+  REQUIRE_THROWS_AS(AtomicFile(path / "below_a_file"), Error);
+  REQUIRE_THROWS_AS(read_text_file(path.parent_path(), "config"), Error);
+  REQUIRE_THROWS_AS(MappedFile(path.parent_path()), Error);
+}
