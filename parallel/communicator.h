@@ -14,8 +14,8 @@ namespace adagate {
 enum class ReduceOp : uint8_t { sum, max, min };
 
 // Rows that travel from every rank to every rank. Rows of `send` are contiguous per destination, in
-// rank order; rows of `recv` arrive contiguous per source, in rank order. Counts are rows; any may be
-// zero, and a rank whose counts are all zero still joins the call.
+// rank order; rows of `recv` arrive contiguous per source, in rank order. Counts are rows; any may
+// be zero, and a rank whose counts are all zero still joins the call.
 struct AllToAllV {
   const void* send = nullptr;
   std::span<const int64_t> send_rows;  // [size]
@@ -32,9 +32,10 @@ class Request {
   virtual void wait() = 0;  // throws Error if a rank has failed
 };
 
-// Collectives are issued in the same order on all ranks of the group. Buffers are host memory for the
-// Self, Thread and Mpi forms. Sums are taken in rank order, so all ranks get the same bits, and the
-// same call on the same data gives the same bits again. Throws Error when another rank has failed.
+// Collectives are issued in the same order on all ranks of the group. Buffers are host memory for
+// the Self, Thread and Mpi forms. Sums are taken in rank order, so all ranks get the same bits, and
+// the same call on the same data gives the same bits again. Throws Error when another rank has
+// failed.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -57,8 +58,9 @@ class Communicator {
   virtual void all_to_all_v(const AllToAllV& exchange) = 0;
   virtual void barrier() = 0;
 
-  // Memory at the same offset on every rank that all_reduce can sum in place fastest (shared between
-  // the ranks of one node); ordinary memory where there is nothing better. Zeroed. Collective.
+  // Memory at the same offset on every rank that all_reduce can sum in place fastest (shared
+  // between the ranks of one node); ordinary memory where there is nothing better. Zeroed.
+  // Collective.
   virtual std::shared_ptr<void> allocate(size_t bytes) = 0;
 
   // Ends all ranks of the program: each gets `message`, the exit status is `exit_code`.

@@ -23,7 +23,8 @@ struct Mesh {
   int replicas() const { return replica->size(); }
 };
 
-// Splits `world`. Throws Error when expert_parallel does not divide the number of ranks. Collective.
+// Splits `world`. Throws Error when expert_parallel does not divide the number of ranks.
+// Collective.
 Mesh make_mesh(std::shared_ptr<Communicator> world, int expert_parallel);
 
 // The mesh of a single rank.

@@ -1,0 +1,132 @@
+// Collectives among ranks that share memory: threads of a process, or processes of a node.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/peer_memory.h"
+#include "parallel/rank_context.h"
+
+namespace adagate {
+
+enum class Call : uint8_t {
+  barrier,
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  broadcast,
+  all_to_all_v,
+  all_reduce_async
+};
+constexpr const char* kCallNames[] = {"barrier",         "all_reduce", "all_gather",
+                                      "reduce_scatter",  "broadcast",  "all_to_all_v",
+                                      "all_reduce_async"};
+
+// What a rank asks for, shown to the others: ranks that disagree get an Error instead of a hang.
+struct CallRecord {
+  Call call = Call::barrier;
+  DType dtype = DType::u8;
+  ReduceOp op = ReduceOp::sum;
+  uint8_t eager = 0;  // the data are in the eager buffer
+  int32_t root = 0;
+  int64_t count = 0;
+  BufferName buffer;
+
+  bool agrees_with(const CallRecord& o) const {
+    return call == o.call && dtype == o.dtype && op == o.op && root == o.root && count == o.count;
+  }
+};
+
+// One rank's lines in memory that all ranks of the group can address.
+struct RankBoard {
+  static constexpr int64_t kEagerBytes = 64 << 10;
+  static constexpr uint32_t kAsyncDepth = 64;
+  Signal arrived;  // synchronisation points this rank has reached
+  Signal posted;   // asynchronous sums posted
+  Signal summed;   // asynchronous sums whose slice this rank has finished
+  alignas(64) CallRecord calls[2];
+  CallRecord posts[kAsyncDepth];
+  alignas(64) std::byte eager[2][kEagerBytes];
+};
+
+// Data are pulled: a rank names its buffer, all meet, each reads what it needs from its peers, and
+// all meet again before the buffers may change. Small data travel in the eager buffers instead, two
+// per rank in turn: whoever writes one knows from the meeting in between that all have read it, so
+// one meeting is enough. Calls return false, on all ranks alike, when some buffer is out of the
+// peers' reach; the caller then needs another way.
+class SharedGroup : public Progress, public std::enable_shared_from_this<SharedGroup> {
+ public:
+  // boards: one per rank of the group; members: index of each in `context`.
+  SharedGroup(std::shared_ptr<RankContext> context, RankBoard* boards, std::vector<int> members,
+              int rank, std::shared_ptr<PeerMemory> memory, std::shared_ptr<void> keep_alive);
+  ~SharedGroup() override;
+
+  int rank() const { return rank_; }
+  int size() const { return static_cast<int>(members_.size()); }
+  int member(int rank) const { return members_[static_cast<size_t>(rank)]; }
+  RankContext& context() { return *context_; }
+
+  void barrier();
+  bool all_reduce(void* data, int64_t count, DType dtype, ReduceOp op);
+  bool all_gather(const void* send, void* recv, int64_t count, DType dtype);
+  bool reduce_scatter(const void* send, void* recv, int64_t count, DType dtype, ReduceOp op);
+  bool broadcast(void* data, int64_t count, DType dtype, int root);
+  bool all_to_all_v(const AllToAllV& exchange);
+
+  // Null when `data` is not mapped by the peers.
+  std::unique_ptr<Request> all_reduce_async(void* data, int64_t count, DType dtype, ReduceOp op);
+
+  void progress() override;
+  bool async_done(uint32_t sequence);
+  void async_wait(uint32_t sequence);
+
+ private:
+  struct Posted {
+    uint32_t sequence;
+    CallRecord record;
+  };
+
+  RankBoard& board(int rank) { return boards_[rank]; }
+  RankBoard& own() { return boards_[rank_]; }
+  std::byte* eager_buffer(int rank) { return boards_[rank].eager[meetings_ & 1]; }
+  CallRecord describe(Call call, const void* data, int64_t count, DType dtype, ReduceOp op,
+                      int root) const;
+
+  // Shows `record`, waits for all ranks, and compares.
+  void meet(const CallRecord& record);
+  void leave();  // waits until all ranks are done with the buffers of this call
+  void wait_all(Signal RankBoard::*signal, uint32_t target, Call call);
+  void compare(const CallRecord& mine, const CallRecord& theirs, int rank) const;
+  // The buffers of all ranks, or empty when one is not mapped.
+  std::vector<void*> map_all() const;
+  const CallRecord& current(int rank) const { return boards_[rank].calls[meetings_ & 1]; }
+
+  void sum_mapped(std::span<void* const> buffers, int64_t count, DType dtype, ReduceOp op);
+  void sum_copied(std::byte* data, int64_t count, DType dtype, ReduceOp op);
+  // Elements [first, first + count) of all ranks' buffers, combined into `to`.
+  void combine_copied(const std::byte* own, int64_t first, int64_t count, DType dtype, ReduceOp op,
+                      std::byte* to);
+  // Copies the rows for this rank; says what is wrong if a peer sends another number than expected.
+  std::string pull_rows(const AllToAllV& x, std::span<const std::byte* const> from);
+  void sum_posted(const Posted& posted);
+  void wait_for_ring();
+
+  std::shared_ptr<RankContext> context_;
+  RankBoard* boards_;
+  std::vector<int> members_;
+  int rank_;
+  std::shared_ptr<PeerMemory> memory_;
+  std::shared_ptr<void> keep_alive_;
+  uint32_t meetings_ = 0;  // records shown so far; its parity chooses the buffers
+  uint32_t points_ = 0;    // synchronisation points reached
+  uint32_t posts_ = 0;
+  std::deque<Posted> to_sum_;  // posted, own slice not yet summed
+  std::vector<std::byte> scratch_;
+};
+
+}  // namespace adagate

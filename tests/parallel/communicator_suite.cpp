@@ -1,0 +1,373 @@
+#include "tests/parallel/communicator_suite.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "core/base/error.h"
+#include "core/base/rng.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/mesh.h"
+
+namespace adagate::suite {
+namespace {
+
+constexpr int64_t kSizes[] = {0, 1, 31, 1000, 1 << 20};
+constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8};
+
+template <class F>
+void for_each_type(F&& f) {
+  f(float{});
+  f(bfloat16{});
+  f(double{});
+  f(int32_t{});
+  f(int64_t{});
+  f(uint8_t{});
+}
+
+// Element i of rank r: of both signs and many magnitudes, so that the order of a sum shows in its
+// bits.
+template <class T>
+T value_of(int rank, int64_t i, int salt) {
+  uint32_t bits = mix32(static_cast<uint32_t>(i) * 2654435761u + static_cast<uint32_t>(rank) * 97u +
+                        static_cast<uint32_t>(salt) * 1009u);
+  if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(bits % 100);
+  else
+    return static_cast<T>((uniform_of(bits) - 0.5f) * static_cast<float>(1u << (bits % 12)));
+}
+
+template <class T>
+std::vector<T> values_of(int rank, int64_t count, int salt = 0) {
+  std::vector<T> v(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) v[static_cast<size_t>(i)] = value_of<T>(rank, i, salt);
+  return v;
+}
+
+template <class T>
+using Sum = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
+
+// The contract in two lines: left to right over the ranks, bf16 in f32 rounded once.
+template <class T>
+T expected(ReduceOp op, int ranks, int64_t i, int salt = 0) {
+  auto at = [&](int r) { return static_cast<Sum<T>>(value_of<T>(r, i, salt)); };
+  Sum<T> total = at(0);
+  for (int r = 1; r < ranks; ++r) {
+    if (op == ReduceOp::sum)
+      total = static_cast<Sum<T>>(total + at(r));
+    else
+      total = op == ReduceOp::max ? std::max(total, at(r)) : std::min(total, at(r));
+  }
+  return static_cast<T>(total);
+}
+
+template <class T>
+void expect_same(const T* got, const T* want, int64_t count, const char* what) {
+  for (int64_t i = 0; i < count; ++i)
+    check(std::memcmp(got + i, want + i, sizeof(T)) == 0, "{}: element {} of {} is {}, not {}",
+          what, i, count, static_cast<double>(got[i]), static_cast<double>(want[i]));
+}
+
+template <class T>
+void expect_sum(const T* got, int64_t count, ReduceOp op, int ranks, int salt, const char* what) {
+  std::vector<T> want(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    want[static_cast<size_t>(i)] = expected<T>(op, ranks, i, salt);
+  expect_same(got, want.data(), count, what);
+}
+
+void rank_and_size(Communicator& c) {
+  check(c.rank() >= 0 && c.rank() < c.size(), "rank {} of {}", c.rank(), c.size());
+  check(c.sum<int64_t>(1) == c.size(), "the sum of ones is not the size");
+  check(c.max<int32_t>(c.rank()) == c.size() - 1, "the largest rank is not size - 1");
+  check(c.sum(0.5) == 0.5 * c.size(), "the sum of halves is not half the size");
+}
+
+void all_reduce(Communicator& c) {
+  for_each_type([&]<class T>(T) {
+    for (ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min})
+      for (int64_t count : kSizes) {
+        auto data = values_of<T>(c.rank(), count);
+        c.all_reduce(data.data(), count, dtype_of<T>(), op);
+        expect_sum(data.data(), count, op, c.size(), 0, "all_reduce");
+      }
+  });
+}
+
+// Sizes around the boundaries at which a communicator changes its way.
+void all_reduce_boundaries(Communicator& c) {
+  for (int64_t bytes : {65536, 131072, 1 << 20})
+    for (int64_t extra : {-4, 0, 4}) {
+      int64_t count = (bytes + extra) / 4;
+      auto data = values_of<float>(c.rank(), count, 3);
+      c.all_reduce(data.data(), count, DType::f32, ReduceOp::sum);
+      expect_sum(data.data(), count, ReduceOp::sum, c.size(), 3, "all_reduce at a boundary");
+    }
+}
+
+void nan_survives(Communicator& c) {
+  for (ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min})
+    for (int bad = 0; bad < c.size(); ++bad) {
+      float value = c.rank() == bad ? std::nanf("") : 1.0f;
+      c.all_reduce(&value, 1, DType::f32, op);
+      check(std::isnan(value), "the NaN of rank {} is lost", bad);
+    }
+}
+
+void all_gather(Communicator& c) {
+  for_each_type([&]<class T>(T) {
+    for (int64_t count : kSizes) {
+      auto send = values_of<T>(c.rank(), count);
+      std::vector<T> recv(static_cast<size_t>(count * c.size()));
+      c.all_gather(send.data(), recv.data(), count, dtype_of<T>());
+      for (int r = 0; r < c.size(); ++r)
+        expect_same(recv.data() + r * count, values_of<T>(r, count).data(), count, "all_gather");
+    }
+  });
+}
+
+void reduce_scatter(Communicator& c) {
+  for_each_type([&]<class T>(T) {
+    for (int64_t count : kSizes) {
+      auto send = values_of<T>(c.rank(), count * c.size());
+      std::vector<T> recv(static_cast<size_t>(count)), want(static_cast<size_t>(count));
+      c.reduce_scatter(send.data(), recv.data(), count, dtype_of<T>(), ReduceOp::sum);
+      for (int64_t i = 0; i < count; ++i)
+        want[static_cast<size_t>(i)] = expected<T>(ReduceOp::sum, c.size(), c.rank() * count + i);
+      expect_same(recv.data(), want.data(), count, "reduce_scatter");
+    }
+  });
+}
+
+void broadcast(Communicator& c) {
+  for_each_type([&]<class T>(T) {
+    for (int64_t count : kSizes)
+      for (int root = 0; root < c.size(); ++root) {
+        auto data = values_of<T>(c.rank(), count, root);
+        c.broadcast(data.data(), count, dtype_of<T>(), root);
+        expect_same(data.data(), values_of<T>(root, count, root).data(), count, "broadcast");
+      }
+  });
+}
+
+// rows(from, to) of row_bytes bytes each, every row filled with its own address.
+template <class Rows>
+void exchange(Communicator& c, int64_t row_bytes, const Rows& rows, const char* what) {
+  int n = c.size(), me = c.rank();
+  std::vector<int64_t> send_rows, recv_rows;
+  std::vector<uint8_t> send, want;
+  auto fill = [&](std::vector<uint8_t>& to, int source, int target) {
+    for (int64_t row = 0; row < rows(source, target); ++row)
+      for (int64_t b = 0; b < row_bytes; ++b)
+        to.push_back(static_cast<uint8_t>(
+            mix32(static_cast<uint32_t>(((source * 31 + target) * 1021 + row) * 61 + b))));
+  };
+  for (int r = 0; r < n; ++r) {
+    send_rows.push_back(rows(me, r));
+    recv_rows.push_back(rows(r, me));
+    fill(send, me, r);
+    fill(want, r, me);
+  }
+  std::vector<uint8_t> recv(want.size(), 0xAB);
+  c.all_to_all_v({send.data(), send_rows, recv.data(), recv_rows, row_bytes});
+  expect_same(recv.data(), want.data(), static_cast<int64_t>(want.size()), what);
+}
+
+void all_to_all_v(Communicator& c) {
+  for (int64_t row_bytes : {1, 12, 1536}) {
+    exchange(
+        c, row_bytes, [](int, int) { return int64_t{7}; }, "even rows");
+    exchange(
+        c, row_bytes, [](int s, int t) { return int64_t{5 * s + 3 * t}; }, "uneven rows");
+    exchange(
+        c, row_bytes, [](int, int) { return int64_t{0}; }, "no rows");
+    exchange(
+        c, row_bytes, [](int, int t) { return int64_t{t == 0 ? 50 : 0}; }, "all to rank 0");
+    exchange(
+        c, row_bytes, [](int s, int) { return int64_t{s == 0 ? 50 : 0}; }, "all from rank 0");
+    exchange(
+        c, row_bytes, [](int s, int t) { return int64_t{s == t ? 9 : 0}; }, "to oneself");
+    // Large on one rank, small on the others: both ways in one call.
+    exchange(
+        c, row_bytes, [](int s, int t) { return int64_t{s == 0 ? 300 + t : 1}; }, "lopsided");
+    exchange(
+        c, row_bytes, [](int s, int t) { return int64_t{200 + 31 * s + 17 * t}; }, "large");
+  }
+}
+
+void split(Communicator& world) {
+  int n = world.size(), me = world.rank();
+  // Odd and even ranks, in reverse order.
+  auto half = world.split(me % 2, -me);
+  check(half->size() == (n + 1 - me % 2) / 2, "split: {} ranks in the half", half->size());
+  check(half->sum<int64_t>(1) == half->size(), "split: the sum of ones is not the size");
+  int64_t first = half->rank() == 0 ? me : -1;
+  half->broadcast(&first, 1, DType::i64, 0);
+  for (int64_t r = me; r < n; r += 2) first = std::max(first, r);
+  int64_t largest = half->max<int64_t>(me);
+  check(first == largest, "split: rank 0 is {}, the largest {}", first, largest);
+  all_to_all_v(*half);
+  all_reduce_boundaries(*half);
+  world.barrier();
+  // Groups of one, and a split of a split.
+  auto alone = world.split(me, 0);
+  check(alone->size() == 1 && alone->sum<int64_t>(me) == me, "split: not alone");
+  auto again = half->split(0, half->rank());
+  check(again->rank() == half->rank() && again->size() == half->size(), "split: other ranks");
+  check(again->sum<int64_t>(me) == half->sum<int64_t>(me), "split: other members");
+}
+
+void mesh(Communicator& world) {
+  for (int parts = 1; parts <= world.size(); ++parts) {
+    if (world.size() % parts != 0) continue;
+    std::shared_ptr<Communicator> all = world.split(0, world.rank());
+    Mesh m = make_mesh(all, parts);
+    check(m.expert_parallel() == parts && m.replicas() * parts == world.size(), "mesh sizes");
+    check(m.world->rank() == m.replica->rank() * parts + m.expert->rank(), "mesh ranks");
+    int64_t in_group = m.replica->sum<int64_t>(m.expert->rank());
+    check(in_group == int64_t{m.expert->rank()} * m.replicas(), "mesh replicas");
+  }
+}
+
+template <class T>
+void allocated_sums(Communicator& c, Communicator& owner) {
+  for (int64_t count : {int64_t{1}, int64_t{1000}, int64_t{100000}, int64_t{(1 << 20) + 37}}) {
+    // 64 elements in: the sum starts inside the memory.
+    auto memory = owner.allocate(static_cast<size_t>(count + 64) * sizeof(T));
+    auto* data = static_cast<T*>(memory.get());
+    for (int64_t i = 0; i < count + 64; ++i)
+      check(static_cast<double>(data[i]) == 0, "allocate: element {} is not zero", i);
+    auto values = values_of<T>(c.rank(), count, 5);
+    std::memcpy(data + 64, values.data(), values.size() * sizeof(T));
+    c.all_reduce(data + 64, count, dtype_of<T>(), ReduceOp::sum);
+    expect_sum(data + 64, count, ReduceOp::sum, c.size(), 5, "all_reduce of allocated memory");
+    // The way through ordinary memory gives the same bits.
+    c.all_reduce(values.data(), count, dtype_of<T>(), ReduceOp::sum);
+    expect_same(data + 64, values.data(), count, "allocated and ordinary memory");
+  }
+}
+
+void allocated(Communicator& world) {
+  allocated_sums<float>(world, world);
+  allocated_sums<bfloat16>(world, world);
+  allocated_sums<double>(world, world);
+  allocated_sums<int64_t>(world, world);
+  // Memory of the world, summed over a part of it, and the other collectives on it.
+  auto half = world.split(world.rank() % 2, world.rank());
+  allocated_sums<float>(*half, world);
+  int64_t count = 50000;
+  auto memory = world.allocate(static_cast<size_t>(count * (world.size() + 1)) * 4);
+  auto* send = static_cast<float*>(memory.get());
+  auto* recv = send + count;
+  for (int64_t i = 0; i < count; ++i) send[i] = value_of<float>(world.rank(), i, 0);
+  world.all_gather(send, recv, count, DType::f32);
+  for (int r = 0; r < world.size(); ++r)
+    expect_same(recv + r * count, values_of<float>(r, count).data(), count, "allocated all_gather");
+  world.broadcast(send, count, DType::f32, world.size() - 1);
+  expect_same(send, values_of<float>(world.size() - 1, count).data(), count, "allocated broadcast");
+}
+
+// Sums under way while other collectives run, on memory of both kinds.
+void asynchronous(Communicator& world) {
+  for (bool shared : {true, false}) {
+    constexpr int kParts = 70;  // more than any queue inside is deep
+    std::vector<int64_t> counts;
+    for (int p = 0; p < kParts; ++p) counts.push_back(p % 7 == 0 ? p : 700 * p);
+    int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+    auto bytes = static_cast<size_t>(total) * 4;
+    std::shared_ptr<void> memory;
+    std::vector<float> plain;
+    if (shared)
+      memory = world.allocate(bytes);
+    else
+      plain.resize(static_cast<size_t>(total));
+    auto* data = shared ? static_cast<float*>(memory.get()) : plain.data();
+
+    std::vector<std::unique_ptr<Request>> requests;
+    auto half = world.split(world.rank() % 2, 0);
+    int64_t offset = 0;
+    for (int p = 0; p < kParts; ++p) {
+      auto values = values_of<float>(world.rank(), counts[static_cast<size_t>(p)], p);
+      std::copy(values.begin(), values.end(), data + offset);
+      requests.push_back(world.all_reduce_async(data + offset, counts[static_cast<size_t>(p)],
+                                                DType::f32, ReduceOp::sum));
+      offset += counts[static_cast<size_t>(p)];
+      if (p % 5 == world.rank() % 5) requests[static_cast<size_t>(p / 2)]->test();
+      if (p % 10 == 3) check(world.sum<int64_t>(p) == int64_t{p} * world.size(), "sum between");
+      if (p % 10 == 7) all_to_all_v(*half);
+    }
+    // The ranks ask in different orders.
+    for (int i = 0; i < kParts; ++i) {
+      int p = world.rank() % 2 ? kParts - 1 - i : i;
+      requests[static_cast<size_t>(p)]->wait();
+      check(requests[static_cast<size_t>(p)]->test(), "a finished request is not finished");
+    }
+    offset = 0;
+    for (int p = 0; p < kParts; ++p) {
+      int64_t count = counts[static_cast<size_t>(p)];
+      expect_sum(data + offset, count, ReduceOp::sum, world.size(), p, "all_reduce_async");
+      offset += count;
+    }
+  }
+}
+
+// test() alone must bring a sum to its end.
+void polling(Communicator& world) {
+  auto memory = world.allocate(1 << 22);
+  auto* data = static_cast<float*>(memory.get());
+  auto values = values_of<float>(world.rank(), 1 << 20);
+  std::copy(values.begin(), values.end(), data);
+  auto request = world.all_reduce_async(data, 1 << 20, DType::f32, ReduceOp::sum);
+  while (!request->test()) {
+  }
+  expect_sum(data, 1 << 20, ReduceOp::sum, world.size(), 0, "polled sum");
+  world.barrier();
+}
+
+void reducer(Communicator& world) {
+  constexpr int64_t kTotal = 300000;
+  auto memory = world.allocate(kTotal * 4);
+  auto* data = static_cast<float*>(memory.get());
+  GradientReducer reducer(world, data, DType::f32, kTotal, even_buckets(kTotal, 70001));
+  for (int step = 0; step < 4; ++step) {
+    auto values = values_of<float>(world.rank(), kTotal, step);
+    std::copy(values.begin(), values.end(), data);
+    // Pieces become final in an order of their own on each rank and step.
+    std::vector<std::pair<int64_t, int64_t>> pieces;
+    for (int64_t first = 0; first < kTotal; first += 9973)
+      pieces.emplace_back(first, std::min(kTotal, first + 9973));
+    Rng rng(7, RngStream::test, static_cast<uint64_t>(step), static_cast<uint64_t>(world.rank()));
+    for (size_t i = pieces.size(); i > 1; --i) std::swap(pieces[i - 1], pieces[rng.at(i)[0] % i]);
+    // On some steps the last pieces are left to finish().
+    size_t told = step % 2 ? pieces.size() : pieces.size() / 2;
+    for (size_t i = 0; i < told; ++i) reducer.ready(pieces[i].first, pieces[i].second);
+    reducer.finish();
+    expect_sum(data, kTotal, ReduceOp::sum, world.size(), step, "gradient reducer");
+  }
+}
+
+constexpr Case kCases[] = {
+    {"rank and size", rank_and_size},
+    {"all_reduce", all_reduce},
+    {"all_reduce at boundaries", all_reduce_boundaries},
+    {"NaN survives every reduction", nan_survives},
+    {"all_gather", all_gather},
+    {"reduce_scatter", reduce_scatter},
+    {"broadcast", broadcast},
+    {"all_to_all_v", all_to_all_v},
+    {"split", split},
+    {"mesh", mesh},
+    {"allocated memory", allocated},
+    {"asynchronous sums", asynchronous},
+    {"polling", polling},
+    {"gradient reducer", reducer},
+};
+
+}  // namespace
+
+std::span<const Case> communicator_cases() {
+  return kCases;
+}
+
+}  // namespace adagate::suite

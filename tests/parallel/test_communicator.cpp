@@ -1,0 +1,175 @@
+// The communicator suite on one rank and on thread ranks, and what threads do when one of them
+// fails.
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/base/error.h"
+#include "parallel/mesh.h"
+#include "parallel/thread_communicator.h"
+#include "parallel/watchdog.h"
+#include "tests/parallel/communicator_suite.h"
+#include "tests/support/catch.h"
+
+using namespace adagate;
+
+namespace {
+
+double seconds_of(const std::function<void()>& body) {
+  auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The message of the Error that `body` throws on some rank of `ranks`; must come within 5 s.
+std::string failure_of(int ranks, const std::function<void(std::shared_ptr<Communicator>)>& body) {
+  std::string message;
+  double took = seconds_of([&] {
+    try {
+      run_ranks(ranks, body);
+    } catch (const Error& e) {
+      message = e.what();
+    }
+  });
+  CHECK(took < 5.0);
+  return message;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("self communicator: suite") {
+  for (const auto& c : suite::communicator_cases()) {
+    INFO(c.name);
+    auto self = make_self_communicator();
+    CHECK_NOTHROW(c.run(*self));
+  }
+}
+
+TEST_CASE("thread communicator: suite") {
+  for (int ranks : {1, 2, 3, 4})
+    for (const auto& c : suite::communicator_cases()) {
+      INFO(c.name << " on " << ranks << " ranks");
+      CHECK_NOTHROW(run_ranks(ranks, [&](std::shared_ptr<Communicator> world) { c.run(*world); }));
+    }
+}
+
+TEST_CASE("thread communicator: a rank that throws ends all ranks with its message") {
+  using Body = std::function<void(Communicator&)>;
+  const std::vector<Body> waits = {
+      [](Communicator& c) { c.barrier(); },
+      [](Communicator& c) { c.sum<int64_t>(1); },
+      [](Communicator& c) { c.split(0, 0); },
+      [](Communicator& c) {
+        std::vector<float> data(1 << 18);
+        c.all_reduce_async(data.data(), 1 << 18, DType::f32, ReduceOp::sum)->wait();
+      },
+  };
+  for (int ranks : {2, 4})
+    for (const auto& wait : waits) {
+      std::atomic<int> others{0};
+      auto message = failure_of(ranks, [&](std::shared_ptr<Communicator> world) {
+        world->barrier();
+        if (world->rank() == 1) throw Error("the disk is full", 7);
+        try {
+          while (true) wait(*world);
+        } catch (const Error& e) {
+          if (contains(e.what(), "rank 1 failed: the disk is full") && e.exit_code() == 7) ++others;
+          throw;
+        }
+      });
+      CHECK(message == "rank 1: the disk is full");
+      CHECK(others == ranks - 1);
+    }
+}
+
+TEST_CASE("thread communicator: failure inside a split group reaches the other groups") {
+  auto message = failure_of(4, [](std::shared_ptr<Communicator> world) {
+    auto half = world->split(world->rank() / 2, 0);
+    if (world->rank() == 3) fail("no such file");
+    while (true) half->barrier();
+  });
+  CHECK(message == "rank 3: no such file");
+}
+
+TEST_CASE(
+    "thread communicator: a rank that throws amid asynchronous sums frees its buffers safely") {
+  for (int round = 0; round < 20; ++round) {
+    auto message = failure_of(3, [&](std::shared_ptr<Communicator> world) {
+      std::vector<float> data(100000, 1.0f);
+      std::vector<std::unique_ptr<Request>> requests;
+      for (int i = 0; i < 10; ++i) {
+        requests.push_back(
+            world->all_reduce_async(data.data() + i * 10000, 10000, DType::f32, ReduceOp::sum));
+        if (world->rank() == round % 3 && i == round % 10) fail("gave up");
+      }
+      for (auto& r : requests) r->wait();
+      world->barrier();
+    });
+    CHECK(contains(message, "gave up"));
+  }
+}
+
+TEST_CASE("thread communicator: errors name what is wrong") {
+  CHECK(contains(failure_of(2,
+                            [](std::shared_ptr<Communicator> c) {
+                              if (c->rank() == 0)
+                                c->barrier();
+                              else
+                                c->sum<int64_t>(1);
+                            }),
+                 "ranks disagree about a collective"));
+  CHECK(contains(failure_of(2,
+                            [](std::shared_ptr<Communicator> c) {
+                              std::vector<float> v(8);
+                              c->all_reduce(v.data(), 4 + c->rank(), DType::f32, ReduceOp::sum);
+                            }),
+                 "all_reduce of 5 f32"));
+  CHECK(contains(failure_of(2,
+                            [](std::shared_ptr<Communicator> c) {
+                              std::vector<int64_t> send{3, 3}, recv{3, 3};
+                              if (c->rank() == 1) recv[0] = 2;
+                              std::vector<uint8_t> a(6), b(6);
+                              c->all_to_all_v({a.data(), send, b.data(), recv, 1});
+                              c->barrier();
+                            }),
+                 "rank 0 sends 3 rows to rank 1, which expects 2"));
+  CHECK(contains(failure_of(2,
+                            [](std::shared_ptr<Communicator> c) {
+                              set_progress_note("step 12, evaluation");
+                              if (c->rank() == 0) c->barrier();
+                            }),
+                 "rank 1 (last at: step 12, evaluation) has finished and left"));
+  CHECK(contains(failure_of(3, [](std::shared_ptr<Communicator> c) { make_mesh(c, 2); }),
+                 "expert_parallel = 2 does not divide the number of ranks, 3"));
+}
+
+TEST_CASE("thread communicator: waiting for a rank that hangs ends at the timeout") {
+  double before = collective_timeout();
+  set_collective_timeout(0.3);
+  auto message = failure_of(2, [](std::shared_ptr<Communicator> c) {
+    set_progress_note("step 3, data");
+    if (c->rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(900));
+    c->barrier();
+  });
+  set_collective_timeout(before);
+  CHECK(contains(message, "for rank 1 (last at: step 3, data) in barrier"));
+}
+
+TEST_CASE("mesh: expert and replica groups of four ranks") {
+  run_ranks(4, [](std::shared_ptr<Communicator> world) {
+    Mesh mesh = make_mesh(world, 2);
+    int64_t neighbours = mesh.expert->sum<int64_t>(1 << world->rank());
+    int64_t owners = mesh.replica->sum<int64_t>(1 << world->rank());
+    check(neighbours == (world->rank() < 2 ? 0b0011 : 0b1100), "expert group {}", neighbours);
+    check(owners == (world->rank() % 2 ? 0b1010 : 0b0101), "replica group {}", owners);
+  });
+  Mesh self = make_self_mesh();
+  CHECK(self.ranks() == 1);
+  CHECK(self.replicas() == 1);
+}
