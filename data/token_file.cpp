@@ -1,0 +1,251 @@
+#include "data/token_file.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "core/base/error.h"
+
+namespace adagate {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "token files are little endian");
+
+constexpr char kMagic[8] = "adagtok";
+constexpr uint32_t kVersion = 1;
+constexpr size_t kHeaderSize = sizeof(TokenFileHeader);
+constexpr size_t kBuffer = 1 << 20;
+constexpr const char* kRemedy = "make it again with 'adagate tokenize'";
+
+uint64_t header_hash(const TokenFileHeader& header) {
+  return XXH3_64bits(&header, offsetof(TokenFileHeader, header_hash));
+}
+
+uint64_t round_up_8(uint64_t size) {
+  return (size + 7) / 8 * 8;
+}
+
+template <class T>
+T load(const std::byte* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+}  // namespace
+
+TokenView::TokenView(std::span<const std::byte> bytes, std::string name)
+    : bytes_(bytes), name_(std::move(name)) {
+  check(!bytes.empty(), "token file {}: is empty; {}", name_, kRemedy);
+  size_t magic_size = std::min(bytes.size(), sizeof kMagic);
+  check(std::memcmp(bytes.data(), kMagic, magic_size) == 0,
+        "token file {}: is no token file; tokenize text with 'adagate tokenize' first", name_);
+  check(bytes.size() >= kHeaderSize, "token file {}: is truncated inside its header ({} bytes); {}",
+        name_, bytes.size(), kRemedy);
+  std::memcpy(&header_, bytes.data(), kHeaderSize);
+  check(header_.version == kVersion,
+        "token file {}: has format version {}, this program reads {}; {}", name_, header_.version,
+        kVersion, kRemedy);
+  check(header_.header_hash == header_hash(header_), "token file {}: the header is damaged; {}",
+        name_, kRemedy);
+  bool sane = header_.header_size == kHeaderSize && header_.reserved == 0 &&
+              (header_.token_width == 2 || header_.token_width == 4) && header_.vocabulary > 0 &&
+              header_.vocabulary <= 1u << 31 && header_.tokenizer_name[55] == 0;
+  check(sane, "token file {}: the header contradicts itself; {}", name_, kRemedy);
+  check(header_.tokens > 0, "token file {}: holds no tokens; {}", name_, kRemedy);
+  // Bounded one by one, so that the sum below cannot overflow.
+  uint64_t size = bytes.size();
+  bool fits = header_.tokens <= size / header_.token_width && header_.documents <= size / 8;
+  uint64_t documents_at = fits ? kHeaderSize + round_up_8(header_.tokens * header_.token_width) : 0;
+  check(
+      fits && documents_at + 8 * header_.documents == size,
+      "token file {}: is truncated or overlong: {} bytes do not hold {} tokens of {} bytes and {} "
+      "documents; {}",
+      name_, size, header_.tokens, header_.token_width, header_.documents, kRemedy);
+  documents_at_ = documents_at;
+  for (int64_t d = 0; d < documents(); ++d)
+    check(document_start(d) >= 0 && document_start(d) <= document_start(d + 1),
+          "token file {}: document {} starts at token {}, the next at {}; {}", name_, d,
+          document_start(d), document_start(d + 1), kRemedy);
+}
+
+int64_t TokenView::document_start(int64_t document) const {
+  if (document == documents()) return size();
+  check(document >= 0 && document < documents(), "token file {}: there is no document {} of {}",
+        name_, document, documents());
+  return load<int64_t>(bytes_.data() + documents_at_ + 8 * document);
+}
+
+void TokenView::read(int64_t first, std::span<int32_t> to) const {
+  auto count = static_cast<int64_t>(to.size());
+  check(first >= 0 && count <= size() && first <= size() - count,
+        "token file {}: tokens {} to {} asked for, there are {}", name_, first, first + count,
+        size());
+  const std::byte* from = bytes_.data() + kHeaderSize + first * header_.token_width;
+  if (header_.token_width == 2) {
+    for (int64_t i = 0; i < count; ++i) to[i] = load<uint16_t>(from + 2 * i);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = load<int32_t>(from + 4 * i);
+  }
+}
+
+void TokenView::verify() const {
+  uint64_t hash = XXH3_64bits(bytes_.data() + kHeaderSize, bytes_.size() - kHeaderSize);
+  check(hash == header_.payload_hash, "token file {}: the tokens are damaged (checksum); {}", name_,
+        kRemedy);
+  std::vector<int32_t> block(1 << 16);
+  for (int64_t first = 0; first < size(); first += static_cast<int64_t>(block.size())) {
+    block.resize(std::min<int64_t>(block.size(), size() - first));
+    read(first, block);
+    for (size_t i = 0; i < block.size(); ++i)
+      check(block[i] >= 0 && block[i] < vocabulary(),
+            "token file {}: token {} is {}, outside its vocabulary of {}; {}", name_, first + i,
+            block[i], vocabulary(), kRemedy);
+  }
+}
+
+void TokenView::check_tokenizer(const Tokenizer& tokenizer) const {
+  check(
+      tokenizer_hash() == tokenizer.hash(),
+      "token file {}: was written with another tokenizer ('{}', vocabulary {}, hash {:016x}) than "
+      "the one configured ('{}', vocabulary {}, hash {:016x}); tokenize again or name the other",
+      name_, tokenizer_name(), vocabulary(), tokenizer_hash(), tokenizer.name(),
+      tokenizer.vocabulary_size(), tokenizer.hash());
+}
+
+struct TokenFile::Mapping {
+  void* data = MAP_FAILED;
+  size_t size = 0;
+  ~Mapping() {
+    if (data != MAP_FAILED) munmap(data, size);
+  }
+};
+
+TokenFile::TokenFile(const std::string& path) {
+  int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  check(file >= 0, "token file {}: cannot be opened ({}); 'adagate tokenize' makes it", path,
+        std::strerror(errno));
+  auto mapping = std::make_unique<Mapping>();
+  struct stat status {};
+  bool regular = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+  mapping->size = regular ? static_cast<size_t>(status.st_size) : 0;
+  if (mapping->size > 0)
+    mapping->data = mmap(nullptr, mapping->size, PROT_READ, MAP_SHARED, file, 0);
+  int error = errno;
+  close(file);
+  check(regular, "token file {}: is not a regular file", path);
+  check(mapping->size == 0 || mapping->data != MAP_FAILED, "token file {}: cannot be mapped ({})",
+        path, std::strerror(error));
+  const auto* data = static_cast<const std::byte*>(mapping->data);
+  view_ = TokenView({data, mapping->size}, path);
+  mapping_ = std::move(mapping);
+}
+
+TokenFile::~TokenFile() = default;
+TokenFile::TokenFile(TokenFile&&) noexcept = default;
+TokenFile& TokenFile::operator=(TokenFile&&) noexcept = default;
+
+struct TokenFileWriter::Hash {
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state{XXH3_createState(),
+                                                                 XXH3_freeState};
+  Hash() { XXH3_64bits_reset(state.get()); }
+};
+
+TokenFileWriter::TokenFileWriter(const std::string& path, const Tokenizer& tokenizer)
+    : path_(path),
+      temporary_(path + ".partial." + std::to_string(getpid())),
+      hash_(std::make_unique<Hash>()) {
+  std::memcpy(header_.magic, kMagic, sizeof kMagic);
+  header_.version = kVersion;
+  header_.header_size = kHeaderSize;
+  header_.vocabulary = static_cast<uint64_t>(tokenizer.vocabulary_size());
+  header_.token_width = header_.vocabulary <= 1 << 16 ? 2 : 4;
+  header_.tokenizer_hash = tokenizer.hash();
+  tokenizer.name().copy(header_.tokenizer_name, sizeof header_.tokenizer_name - 1);
+  file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  check(file_ >= 0, "token file {}: cannot be written ({}); name a writable folder", path,
+        std::strerror(errno));
+  written_ = kHeaderSize;  // the header comes last
+  buffer_.reserve(kBuffer + 8);
+}
+
+TokenFileWriter::~TokenFileWriter() {
+  if (file_ < 0) return;
+  close(file_);
+  unlink(temporary_.c_str());
+}
+
+void TokenFileWriter::begin_document() {
+  document_starts_.push_back(header_.tokens);
+}
+
+void TokenFileWriter::append(std::span<const int32_t> ids) {
+  for (int32_t id : ids) {
+    check(id >= 0 && static_cast<uint64_t>(id) < header_.vocabulary,
+          "token file {}: token {} is outside the vocabulary of {}", path_, id, header_.vocabulary);
+    put(&id, header_.token_width);  // the low bytes, little endian
+  }
+  header_.tokens += ids.size();
+}
+
+void TokenFileWriter::put(const void* data, size_t size) {
+  const auto* bytes = static_cast<const std::byte*>(data);
+  buffer_.insert(buffer_.end(), bytes, bytes + size);
+  if (buffer_.size() >= kBuffer) flush();
+}
+
+void TokenFileWriter::flush() {
+  XXH3_64bits_update(hash_->state.get(), buffer_.data(), buffer_.size());
+  write_fully(buffer_.data(), buffer_.size(), written_);
+  written_ += static_cast<int64_t>(buffer_.size());
+  buffer_.clear();
+}
+
+void TokenFileWriter::write_fully(const void* data, size_t size, int64_t at) {
+  const char* from = static_cast<const char*>(data);
+  while (size > 0) {
+    ssize_t done = pwrite(file_, from, size, at);
+    if (done < 0 && errno == EINTR) continue;
+    check(done > 0, "token file {}: writing failed ({})", path_, std::strerror(errno));
+    from += done;
+    at += done;
+    size -= static_cast<size_t>(done);
+  }
+}
+
+void TokenFileWriter::finish() {
+  check(file_ >= 0, "token file {}: finished twice", path_);
+  check(header_.tokens > 0, "token file {}: there are no tokens to write; the input is empty",
+        path_);
+  header_.documents = document_starts_.size();
+  uint64_t zeros = 0, size = header_.tokens * header_.token_width;
+  put(&zeros, round_up_8(size) - size);
+  for (uint64_t start : document_starts_) put(&start, sizeof start);
+  flush();
+  header_.payload_hash = XXH3_64bits_digest(hash_->state.get());
+  header_.header_hash = header_hash(header_);
+  write_fully(&header_, kHeaderSize, 0);
+  bool stored = fsync(file_) == 0;
+  stored = close(file_) == 0 && stored;
+  file_ = -1;
+  if (!stored || std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    int error = errno;
+    unlink(temporary_.c_str());
+    fail("token file {}: writing failed ({})", path_, std::strerror(error));
+  }
+  auto parent = std::filesystem::path(path_).parent_path();
+  int folder = open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder >= 0) {
+    fsync(folder);  // best effort: some file systems refuse it for folders
+    close(folder);
+  }
+}
+
+}  // namespace adagate
