@@ -1,6 +1,7 @@
 // Ops made of matrix products: linear, experts, the loss; and the activations between them.
 #pragma once
 
+#include "core/ops/bias_activation.h"
 #include "core/ops/linear.h"
 #include "tests/support/op_case.h"
 
@@ -34,6 +35,42 @@ inline std::vector<OpCase> product_cases() {
                                          {random_normal({24, 8}, 2, 0.2), Role::precise}};
            },
        .function = [](std::span<const Tensor> in) { return std::vector{linear(in[0], in[1])}; }});
+  for (Activation a : {Activation::identity, Activation::gelu, Activation::gelu_erf,
+                       Activation::relu, Activation::silu, Activation::swiglu}) {
+    cases.push_back({.name = "bias_activation " + std::string(name_of(a)),
+                     .inputs =
+                         [](int64_t n) {
+                           return std::vector<OpInput>{{random_normal({n, 22}, 1, 2.0)},
+                                                       {random_normal({22}, 2), Role::parameter}};
+                         },
+                     .function =
+                         [a](std::span<const Tensor> in) {
+                           return std::vector{bias_activation(in[0], in[1], a)};
+                         }});
+    cases.push_back({.name = "bias_activation by group " + std::string(name_of(a)),
+                     .inputs =
+                         [](int64_t n) {
+                           return std::vector<OpInput>{
+                               {random_normal({n, 300}, 1, 2.0)},
+                               {random_normal({4, 300}, 2), Role::parameter}};
+                         },
+                     .function =
+                         [a](std::span<const Tensor> in) {
+                           int64_t n = in[0].rows();
+                           int64_t offsets[] = {0, n / 3, n / 3, n - n / 4, n};
+                           return std::vector{bias_activation(in[0], in[1], offsets, a)};
+                         },
+                     .largest = 33});
+  }
+  cases.push_back({.name = "bias_activation without bias",
+                   .inputs =
+                       [](int64_t n) {
+                         return std::vector<OpInput>{{random_normal({n, 2, 6}, 1)}};
+                       },
+                   .function =
+                       [](std::span<const Tensor> in) {
+                         return std::vector{bias_activation(in[0], {}, Activation::swiglu)};
+                       }});
   return cases;
 }
 

@@ -1,0 +1,46 @@
+// Bias and activation of a feed-forward layer in one pass.
+#pragma once
+
+#include <span>
+
+#include "core/autograd/tape.h"
+#include "core/device/stream.h"
+#include "core/ops/activation_math.h"
+#include "core/tensor/tensor.h"
+
+namespace adagate {
+
+// y = act(h + bias). h [rows, F] -> y [rows, F]; for swiglu h [rows, 2F], the gate half first, ->
+// [rows, F]. `bias` has h's columns, or is empty. The leading shape of h is kept.
+Tensor bias_activation(const Tensor& h, const Tensor& bias, Activation activation);
+
+// The same for rows sorted by group (expert): rows offsets[g] .. offsets[g + 1] get bias[g].
+// bias [G, columns of h] or empty; offsets [G + 1] from 0 to the number of rows.
+Tensor bias_activation(const Tensor& h, const Tensor& bias, std::span<const int64_t> offsets,
+                       Activation activation);
+
+struct BiasActivationArgs {
+  const void* h = nullptr;  // [rows, cols]
+  const void* bias = nullptr;
+  void* y = nullptr;  // [rows, cols], swiglu: [rows, cols / 2]
+  const int64_t* offsets = nullptr;
+  int64_t rows = 0, cols = 0, groups = 1;
+  Activation activation = Activation::identity;
+  DType type = DType::f32, bias_type = DType::f32;
+};
+void launch(CpuStream&, const BiasActivationArgs&);
+void launch(CudaStream&, const BiasActivationArgs&);
+
+// dh (+)= act'(h + bias) dy and dbias[g] (+)= the column sums of that; either may be null.
+struct BiasActivationBackwardArgs {
+  BiasActivationArgs forward;  // without y
+  const void* dy = nullptr;
+  void* dh = nullptr;
+  void* dbias = nullptr;
+  DType dbias_type = DType::f32;
+  bool accumulate_dh = false, accumulate_dbias = false;
+};
+void launch(CpuStream&, const BiasActivationBackwardArgs&);
+void launch(CudaStream&, const BiasActivationBackwardArgs&);
+
+}  // namespace adagate
