@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/ops/bias_activation.h"
+#include "core/ops/grouped_linear.h"
 #include "core/ops/linear.h"
 #include "tests/support/op_case.h"
 
@@ -71,6 +72,25 @@ inline std::vector<OpCase> product_cases() {
                        [](std::span<const Tensor> in) {
                          return std::vector{bias_activation(in[0], {}, Activation::swiglu)};
                        }});
+  for (bool with_bias : {false, true}) {
+    cases.push_back({
+        .name = with_bias ? "grouped_linear with bias" : "grouped_linear",
+        .inputs =
+            [with_bias](int64_t n) {
+              std::vector<OpInput> in{{random_normal({n, 130}, 1)},
+                                      {random_normal({5, 130, 20}, 2, 0.1), Role::parameter}};
+              if (with_bias) in.push_back({random_normal({5, 20}, 3), Role::parameter});
+              return in;
+            },
+        .function =
+            [with_bias](std::span<const Tensor> in) {
+              int64_t n = in[0].rows();
+              int64_t offsets[] = {0, n / 8, n / 8, n / 8 + n / 2, n, n};
+              Tensor y = grouped_linear(in[0], in[1], offsets, with_bias ? in[2] : Tensor());
+              return std::vector{y};
+            },
+    });
+  }
   return cases;
 }
 

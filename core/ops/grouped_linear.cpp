@@ -1,0 +1,96 @@
+#include "core/ops/grouped_linear.h"
+
+#include <vector>
+
+#include "core/ops/column_sum.h"
+
+namespace adagate {
+namespace {
+
+using Kind = GroupedMatmulArgs::Kind;
+
+void check_sizes(const Tensor& x, const Tensor& w, std::span<const int64_t> offsets,
+                 const Tensor& bias) {
+  check(w.shape().rank() == 3, "grouped_linear: the weight must be [groups, in, out], it is {}",
+        w.shape().str());
+  check(x.cols() == w.dim(1), "grouped_linear: x has {} columns, the weights {} rows", x.cols(),
+        w.dim(1));
+  check(static_cast<int64_t>(offsets.size()) == w.dim(0) + 1 && offsets.front() == 0 &&
+            offsets.back() == x.rows(),
+        "grouped_linear: {} offsets for {} groups and {} rows", offsets.size(), w.dim(0), x.rows());
+  check(!bias || bias.numel() == w.dim(0) * w.dim(2), "grouped_linear: bias {} for weights {}",
+        bias.shape().str(), w.shape().str());
+}
+
+}  // namespace
+
+Tensor grouped_linear(const Tensor& x, const Tensor& w, std::span<const int64_t> offsets,
+                      const Tensor& bias) {
+  check_sizes(x, w, offsets, bias);
+  int64_t groups = w.dim(0), in = w.dim(1), out = w.dim(2);
+  Shape shape = x.shape();
+  shape[-1] = out;
+  Tensor y = Tensor::empty(shape, w.dtype(), x.device());
+  launch_on(x.device(), GroupedMatmulArgs{.kind = Kind::rows,
+                                          .a = x.raw(),
+                                          .b = w.raw(),
+                                          .c = y.raw(),
+                                          .bias = bias.raw(),
+                                          .offsets = offsets.data(),
+                                          .groups = groups,
+                                          .k = in,
+                                          .m = out,
+                                          .a_type = x.dtype(),
+                                          .b_type = w.dtype(),
+                                          .c_type = y.dtype(),
+                                          .bias_type = bias.dtype()});
+  if (!tape_needs({&x, &w, &bias})) return y;
+  auto backward = [x = x.detach(), w = w.detach(), dx = Gradient(x), dw = Gradient(w),
+                   db = Gradient(bias),
+                   ends = std::vector(offsets.begin(), offsets.end())](const Tensor& dy) {
+    int64_t groups = w.dim(0), in = w.dim(1), out = w.dim(2);
+    if (auto to = dw.destination()) {
+      launch_on(dy.device(), GroupedMatmulArgs{.kind = Kind::weights,
+                                               .a = x.raw(),
+                                               .b = dy.raw(),
+                                               .c = to.tensor.raw(),
+                                               .offsets = ends.data(),
+                                               .groups = groups,
+                                               .k = in,
+                                               .m = out,
+                                               .a_type = x.dtype(),
+                                               .b_type = dy.dtype(),
+                                               .c_type = to.tensor.dtype(),
+                                               .accumulate = to.accumulate});
+    }
+    if (auto to = db.destination()) {
+      launch_on(dy.device(), ColumnSumArgs{.x = dy.raw(),
+                                           .out = to.tensor.raw(),
+                                           .offsets = ends.data(),
+                                           .rows = dy.rows(),
+                                           .cols = out,
+                                           .groups = groups,
+                                           .x_type = dy.dtype(),
+                                           .out_type = to.tensor.dtype(),
+                                           .accumulate = to.accumulate});
+    }
+    if (auto to = dx.destination()) {
+      launch_on(dy.device(), GroupedMatmulArgs{.kind = Kind::rows,
+                                               .a = dy.raw(),
+                                               .b = w.raw(),
+                                               .c = to.tensor.raw(),
+                                               .offsets = ends.data(),
+                                               .groups = groups,
+                                               .k = out,
+                                               .m = in,
+                                               .trans_b = true,
+                                               .a_type = dy.dtype(),
+                                               .b_type = w.dtype(),
+                                               .c_type = to.tensor.dtype(),
+                                               .accumulate = to.accumulate});
+    }
+  };
+  return record("grouped_linear", y, std::move(backward));
+}
+
+}  // namespace adagate
