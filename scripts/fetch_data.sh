@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-target=${ADAGATE_DATA:-${HOME:-.}/adagate-data}
+target=${ADAGATE_DATA:-$REPO_ROOT/datasets}
 source_folder=
 
 usage() {
@@ -12,7 +12,7 @@ usage() {
 usage: scripts/fetch_data.sh [--list] [--from DIR] [--to DIR] [--no-tokenize]
   --list         say where to get each set, its licence, and the files it gives
   --from DIR     copy from a folder in that layout (sets it lacks are skipped)
-  --to DIR       where to (default \$ADAGATE_DATA or ~/adagate-data; now $target)
+  --to DIR       where to (default \$ADAGATE_DATA, else datasets/ of the repository; now $target)
   --no-tokenize  copy only
 Without --from, the table of --list is printed: download what you need, put it into a folder in the
 layout of the column "files", and run again with --from.
