@@ -99,6 +99,13 @@ class Layering(unittest.TestCase):
         self.expect_caught("core/base/bad.h", '#include "core/base/nothing.h"\n')
         self.expect_caught("core/base/bad.h", '#include "error.h"\n')
 
+    def test_howto_tree_stands_for_the_project(self):
+        files = {"tests/howto/core/ops/new.h": '#include "core/base/error.h"\n',
+                 "tests/howto/core/ops/new.cpp": '#include "core/ops/new.h"\n'}
+        self.assertEqual(self.check(files)[0], 0)
+        files["tests/howto/core/ops/new.h"] = '#include "layers/linear.h"\n'
+        self.assertEqual(self.check(files)[0], 1)
+
     def test_test_reaching_above_its_mirror(self):
         self.expect_caught("tests/core/test_bad.cpp", '#include "moe/layer.h"\n')
 
@@ -169,6 +176,36 @@ class Format(unittest.TestCase):
             if "skipped" in output:
                 self.skipTest("clang-format 14 is not installed")
             self.assertEqual(status != 0, bool(wanted), output)
+
+
+class Howto(unittest.TestCase):
+    CODE = "int a();\n\nvoid f() {\n  // [part]\n  if (a())\n    b();\n  // [end]\n}\n"
+
+    def check(self, page, *options):
+        with Tree({"docs/howto/page.md": page, "tests/howto/a.cpp": self.CODE}) as root:
+            status, output = run([sys.executable, SCRIPTS / "check_howto.py", "--root", root,
+                                  *options])
+            return status, output, (root / "docs/howto/page.md").read_text(encoding="utf-8")
+
+    def test_region_and_whole_file(self):
+        page = "text\n<!-- code: tests/howto/a.cpp#part -->\n```cpp\n```\n"
+        status, output, _ = self.check(page)
+        self.assertEqual(status, 1)
+        self.assertIn("docs/howto/page.md:2: differs", output)
+        _, _, written = self.check(page, "--write")
+        self.assertIn("```cpp\nif (a())\n  b();\n```", written)
+        self.assertEqual(self.check(written)[0], 0)
+        whole = f"<!-- code: tests/howto/a.cpp -->\n```cpp\n{self.CODE}```\n"
+        self.assertEqual(self.check(whole)[0], 0)
+        self.assertEqual(self.check(whole.replace("b()", "c()"))[0], 1)
+
+    def test_unbound_and_dangling_blocks(self):
+        for page, message in (("```cpp\nint x;\n```\n", "page.md:1: C++ that no test compiles"),
+                              ("<!-- code: tests/b.cpp -->\n```cpp\n```\n", "does not exist"),
+                              ("<!-- code: tests/howto/a.cpp#no -->\n```cpp\n```\n", "no region")):
+            status, output, _ = self.check(page)
+            self.assertEqual(status, 1)
+            self.assertIn(message, output)
 
 
 class Headers(unittest.TestCase):
