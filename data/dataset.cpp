@@ -1,0 +1,39 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+
+#include "core/base/error.h"
+
+namespace adagate {
+
+TokenDataset::TokenDataset(TokenFile file, int64_t sequence) : TokenDataset(file.view(), sequence) {
+  file_ = std::make_unique<TokenFile>(std::move(file));
+}
+
+TokenDataset::TokenDataset(const TokenView& view, int64_t sequence)
+    : view_(view), sequence_(sequence) {
+  check(sequence >= 1, "data set: windows of {} tokens; at least 1 is needed", sequence);
+  check(view.size() >= 2,
+        "token file {}: holds {} token, at least 2 are needed to learn what follows; use more text",
+        view.name(), view.size());
+  size_ = (view.size() - 2) / sequence + 1;  // of size - 1 targets, rounded up
+}
+
+Sample TokenDataset::get(int64_t id) const {
+  check(id >= 0 && id < size_, "data set: there is no sample {}, only {}", id, size_);
+  int64_t first = id * sequence_;
+  int64_t length = std::min(sequence_, view_.size() - 1 - first);
+  Sample sample;
+  sample.ids.resize(length + 1);
+  view_.read(first, sample.ids);
+  for (int32_t token : sample.ids)
+    check(
+        token >= 0 && token < view_.vocabulary(),
+        "token file {}: token {} in sample {} is outside its vocabulary of {}; make the file again",
+        view_.name(), token, id, view_.vocabulary());
+  sample.targets.assign(sample.ids.begin() + 1, sample.ids.end());
+  sample.ids.pop_back();
+  return sample;
+}
+
+}  // namespace adagate

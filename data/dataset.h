@@ -1,0 +1,49 @@
+// Data sets of samples to train on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/token_file.h"
+
+namespace adagate {
+
+constexpr int32_t kIgnoredTarget = -1;  // a position that takes no part in the loss
+
+struct Sample {
+  std::vector<int32_t> ids;      // [length]
+  std::vector<int32_t> targets;  // [length], kIgnoredTarget where there is none
+};
+
+// Samples by global id, 0 ... size() - 1. get() may be called by many threads at once and gives the
+// same sample each time.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual int64_t size() const = 0;
+  virtual Sample get(int64_t id) const = 0;
+};
+
+// Consecutive windows of a token file: sample i holds tokens [i * sequence, (i + 1) * sequence) and
+// as targets the tokens one further. The last window is shorter where the tokens run out.
+class TokenDataset : public Dataset {
+ public:
+  // Throws Error if there are fewer than 2 tokens or sequence < 1.
+  TokenDataset(TokenFile file, int64_t sequence);
+  // Over a view whose bytes outlive the data set.
+  TokenDataset(const TokenView& view, int64_t sequence);
+  int64_t size() const override { return size_; }
+  // Throws Error on a damaged file: a token outside the file's vocabulary.
+  Sample get(int64_t id) const override;
+  int64_t sequence() const { return sequence_; }
+  const TokenView& view() const { return view_; }
+
+ private:
+  std::unique_ptr<TokenFile> file_;  // null over a view
+  TokenView view_;
+  int64_t sequence_;
+  int64_t size_ = 0;
+};
+
+}  // namespace adagate
