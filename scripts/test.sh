@@ -49,7 +49,7 @@ install_packages() {
 build() {
   local preset=$1 log=$log_folder/build-$1.log
   shift
-  configure "$preset" || return 1
+  configure "$preset" -DADAGATE_BUILD_TESTS=ON || return 1
   cmake --build "build/$preset" -j "$jobs" --target "$@" >"$log" 2>&1 && { tail -1 "$log"; return; }
   grep -E -A15 'FAILED|error:' "$log" | head -100 >&2
   warn "the build failed (log: $log)"

@@ -251,6 +251,21 @@ class Installer(unittest.TestCase):
         self.assertIn("libopenmpi-dev", output)
 
 
+class QuickstartReport(unittest.TestCase):
+    def report(self, loss):
+        lines = '{"step": 1, "loss": 5.5}\n{"step": 1, "validation_loss": %s}\n' % loss
+        with Tree({"metrics.jsonl": lines, "text.txt": "abcdefgh" * 9}) as root:
+            return run([sys.executable, SCRIPTS / "quickstart_report.py", root / "metrics.jsonl",
+                        root / "text.txt"])
+
+    def test_loss_must_be_clearly_below_the_entropy(self):
+        status, output = self.report(1.5)  # the entropy of eight equal letters is log 8 = 2.079
+        self.assertEqual(status, 0, output)
+        self.assertIn("2.079 nats", output)
+        for loss in (1.7, 2.0, 9.0, "NaN"):
+            self.assertEqual(self.report(loss)[0], 1)
+
+
 class FetchData(unittest.TestCase):
     def fetch(self, source, target):
         return run([SCRIPTS / "fetch_data.sh", "--from", source, "--to", target, "--no-tokenize"])
