@@ -1,0 +1,52 @@
+#include "moe/gate.h"
+
+#include "moe/routing_step.h"
+
+namespace adagate {
+
+Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
+           double initial_stddev)
+    : weight_({.shape = {width, experts},
+               .init = Init::normal(initial_stddev),
+               .full_precision = true}),
+      policy_(make_gating_policy(config, experts)),
+      layer_(layer),
+      renormalize_(config.combine == "renormalized") {
+  check(renormalize_ || config.combine == "raw", "moe.gate.combine is '{}': raw or renormalized",
+        config.combine);
+  add("weight", weight_);
+}
+
+RoutingPlan Gate::forward(const Tensor& x, const ForwardContext& context) const {
+  RoutingStep* step = context.routing;
+  GateScores scores = gate_scores(x, weight_.tensor());
+  RoutingPlan plan;
+  plan.experts = scores.probabilities.dim(1);
+  bool first_time = !step || !step->replays();
+  plan.selection = first_time ? policy_->choose({.scores = scores,
+                                                 .mask = context.token_mask,
+                                                 .row_ids = context.row_ids,
+                                                 .seed = context.seed,
+                                                 .step = static_cast<uint64_t>(context.step),
+                                                 .layer = layer_})
+                              : step->selection(layer_);
+  check(plan.tokens() == x.rows(), "gate of MoE layer {}: {} tokens, the plan has {}", layer_,
+        x.rows(), plan.tokens());
+  std::function<RoutingLossGradient()> losses;
+  if (step && step->losses_active()) {
+    losses = [step, layer = layer_] { return step->loss_gradient(layer); };
+  }
+  plan.weight = routing_weights(x, weight_.tensor(), scores, plan.selection, renormalize_,
+                                context.token_mask, std::move(losses));
+  plan.counts.assign(static_cast<size_t>(plan.experts), 0);
+  const int32_t* expert = plan.selection.expert.data<int32_t>();
+  for (int64_t i = 0; i < plan.assignments(); ++i) ++plan.counts[static_cast<size_t>(expert[i])];
+  if (step && first_time) {
+    step->count(layer_, routing_sums(scores, plan.selection, context.token_mask));
+    step->keep(layer_, plan.selection);
+    if (step->observer()) step->observer()->on_plan(layer_, plan, context);
+  }
+  return plan;
+}
+
+}  // namespace adagate

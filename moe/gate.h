@@ -1,0 +1,34 @@
+// The gate: scores of all experts, the policy's choice, weights of the outputs.
+#pragma once
+
+#include <memory>
+
+#include "core/nn/module.h"
+#include "layers/forward_context.h"
+#include "moe/gating_policy.h"
+#include "moe/routing_plan.h"
+
+namespace adagate {
+
+// Parameter: weight [width, experts], kept and computed with in full precision.
+class Gate : public Module {
+ public:
+  // `layer`: this layer's place among the MoE layers, from 0.
+  Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
+       double initial_stddev);
+
+  // x [tokens, width]. Counts the plan in context.routing, if there is one, shows it to the
+  // observer, and adds the balance losses' gradients in backward. When a segment is run again, the
+  // decision taken the first time is reused.
+  RoutingPlan forward(const Tensor& x, const ForwardContext& context) const;
+
+  const GatingPolicy& policy() const { return *policy_; }
+
+ private:
+  Parameter weight_;
+  std::unique_ptr<GatingPolicy> policy_;
+  int64_t layer_;
+  bool renormalize_;
+};
+
+}  // namespace adagate
