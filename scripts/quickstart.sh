@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained model: installs packages, builds, trains a small Mixture-of-Experts
+# From a fresh clone to a trained model: installs packages, builds, trains a small mixture-of-experts
 # language model on two ranks, compares its loss with what counting letters gives, lets it write.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -29,7 +29,9 @@ text=data/samples/shakespeare.txt
 adagate=build/cpu-release/bin/adagate
 
 install_packages() {
-  if [ $install = no ]; then bash scripts/install_deps.sh --check; else bash scripts/install_deps.sh; fi
+  local options=()
+  if [ $install = no ]; then options=(--check); fi
+  bash scripts/install_deps.sh "${options[@]}"
 }
 
 build_program() {
