@@ -23,7 +23,7 @@ struct Init {
 
 struct ParameterSpec {
   Shape shape;  // on this rank
-  Init init;
+  Init init = {};
   bool decay = true;            // weight decay (matrices and embeddings)
   bool full_precision = false;  // computed with in master precision (gate, norms)
   ParameterGroup group = ParameterGroup::dense;

@@ -1,0 +1,60 @@
+// The AdamW update (Loshchilov & Hutter 2019) and the norm it is clipped by, over flat buffers.
+#pragma once
+
+#include <cmath>
+
+#include "core/base/hd.h"
+#include "core/device/stream.h"
+#include "core/tensor/tensor.h"
+
+namespace adagate {
+
+// What is the same for all elements of one step. T is float or double.
+template <class T>
+struct AdamWFactors {
+  T gradient;  // clipping factor
+  T beta1, beta2;
+  T rate;  // learning rate / (1 - beta1^step)
+  T root;  // 1 / sqrt(1 - beta2^step)
+  T epsilon;
+  T shrink;  // 1 - learning rate * weight decay
+};
+
+template <class T>
+ADAGATE_HD inline T adamw_element(const AdamWFactors<T>& f, T value, T gradient, T& m, T& v) {
+  T g = gradient * f.gradient;
+  m = f.beta1 * m + (T(1) - f.beta1) * g;
+  v = f.beta2 * v + (T(1) - f.beta2) * g * g;
+  return value * f.shrink - f.rate * m / (std::sqrt(v) * f.root + f.epsilon);
+}
+
+// One read of gradient, value and moments and one write of all but the gradient: 28 bytes an
+// element in f32, 30 with the bf16 copy.
+struct AdamWArgs {
+  void* value;           // [n] f32 or f64
+  const void* gradient;  // [n]
+  void* m;               // [n]
+  void* v;               // [n]
+  void* compute;         // [n] bf16 copy of value, or null
+  int64_t n;
+  AdamWFactors<double> factors;
+  DType dtype;  // of all but compute
+};
+
+void launch(CpuStream&, const AdamWArgs&);
+void launch(CudaStream&, const AdamWArgs&);
+
+struct SumOfSquaresArgs {
+  const void* x;  // [n] f32 or f64
+  double* result;
+  int64_t n;
+  DType dtype;
+};
+
+void launch(CpuStream&, const SumOfSquaresArgs&);
+void launch(CudaStream&, const SumOfSquaresArgs&);
+
+// Summed in f64 over fixed blocks: the same for any number of threads.
+double sum_of_squares(const Tensor& x);
+
+}  // namespace adagate

@@ -1,0 +1,65 @@
+#include "core/optim/adamw.h"
+
+#include <cmath>
+
+namespace adagate {
+
+AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
+    : store_(store), config_(config) {
+  for (int g = 0; g < kParameterGroups; ++g) {
+    FlatGroup& flat = store.group(static_cast<ParameterGroup>(g));
+    Group& group = groups_[static_cast<size_t>(g)];
+    group.m = Tensor::zeros(flat.master.shape(), flat.master.dtype());
+    group.v = Tensor::zeros(flat.master.shape(), flat.master.dtype());
+    for (Parameter* p : flat.parameters) {
+      bool decay = p->spec().decay;
+      if (group.segments.empty() || group.segments.back().decay != decay) {
+        if (!group.segments.empty()) group.segments.back().range.end = p->offset();
+        group.segments.push_back({{p->offset(), 0}, decay});
+      }
+    }
+    if (!group.segments.empty()) group.segments.back().range.end = flat.size();
+  }
+}
+
+void AdamW::step(double learning_rate, double gradient_factor) {
+  steps_++;
+  double t = static_cast<double>(steps_);
+  for (int g = 0; g < kParameterGroups; ++g) {
+    FlatGroup& flat = store_.group(static_cast<ParameterGroup>(g));
+    Group& group = groups_[static_cast<size_t>(g)];
+    for (const Segment& s : group.segments) {
+      auto piece = [&](const Tensor& buffer) {
+        return buffer ? buffer.slice(s.range.begin, s.range.end).raw() : nullptr;
+      };
+      launch_on(
+          flat.master.device(),
+          AdamWArgs{.value = piece(flat.master),
+                    .gradient = piece(flat.grad),
+                    .m = piece(group.m),
+                    .v = piece(group.v),
+                    .compute = piece(flat.compute),
+                    .n = s.range.size(),
+                    .factors = {.gradient = gradient_factor,
+                                .beta1 = config_.beta1,
+                                .beta2 = config_.beta2,
+                                .rate = learning_rate / (1 - std::pow(config_.beta1, t)),
+                                .root = 1 / std::sqrt(1 - std::pow(config_.beta2, t)),
+                                .epsilon = config_.epsilon,
+                                .shrink = s.decay ? 1 - learning_rate * config_.weight_decay : 1.0},
+                    .dtype = flat.master.dtype()});
+    }
+  }
+}
+
+Tensor AdamW::first_moment(const Parameter& p) const {
+  const Tensor& m = groups_[static_cast<size_t>(p.spec().group)].m;
+  return m.slice(p.offset(), p.offset() + p.numel()).reshape(p.spec().shape);
+}
+
+Tensor AdamW::second_moment(const Parameter& p) const {
+  const Tensor& v = groups_[static_cast<size_t>(p.spec().group)].v;
+  return v.slice(p.offset(), p.offset() + p.numel()).reshape(p.spec().shape);
+}
+
+}  // namespace adagate
