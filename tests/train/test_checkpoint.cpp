@@ -1,0 +1,230 @@
+#include <filesystem>
+#include <fstream>
+
+#include "core/io/atomic_file.h"
+#include "core/io/safetensors.h"
+#include "core/nn/parameter_store.h"
+#include "parallel/thread_communicator.h"
+#include "tests/support/catch.h"
+#include "train/checkpoint.h"
+#include "train/checkpoint_layout.h"
+
+using namespace adagate;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kExperts = 8;
+
+// A dense matrix, a dense vector and the experts of this rank.
+struct Toy : Module {
+  Parameter dense, vector, experts;
+  explicit Toy(const Mesh& mesh, int64_t width = 3)
+      : dense({.shape = {5, width}}),
+        vector({.shape = {7}}),
+        experts({.shape = {kExperts / mesh.expert_parallel(), 2, 3},
+                 .group = ParameterGroup::expert,
+                 .global_dim0 = kExperts,
+                 .shard_begin = mesh.expert->rank() * (kExperts / mesh.expert_parallel())}) {
+    add("dense", dense);
+    add("vector", vector);
+    add("experts", experts);
+  }
+};
+
+struct ToyState {
+  Toy model;
+  ParameterStore store;
+  std::vector<CheckpointTensor> tensors;
+
+  explicit ToyState(const Mesh& mesh, int64_t width = 3)
+      : model(mesh, width), store(model, StoreOptions{}) {
+    for (const char* kind : {"value", "adam_m", "adam_v"}) {
+      for (Parameter* p : store.parameters()) {
+        Tensor t =
+            std::string(kind) == "value" ? p->master() : Tensor::zeros(p->spec().shape, DType::f32);
+        tensors.push_back({kind, p, t});
+      }
+    }
+  }
+
+  // Every element of every tensor gets a value of its own, by its global place.
+  static float expected(const CheckpointTensor& t, int64_t i) {
+    int64_t kind = t.kind == "value" ? 1 : t.kind == "adam_m" ? 2 : 3;
+    int64_t name = static_cast<int64_t>(t.parameter->name().size());
+    const ParameterSpec& spec = t.parameter->spec();
+    int64_t row = t.parameter->numel() / spec.shape[0];
+    return static_cast<float>(kind * 10000 + name * 1000 + spec.shard_begin * row + i);
+  }
+  void fill() {
+    for (auto& t : tensors)
+      for (int64_t i = 0; i < t.tensor.numel(); ++i) t.tensor.data<float>()[i] = expected(t, i);
+  }
+  bool matches() const {
+    for (auto& t : tensors)
+      for (int64_t i = 0; i < t.tensor.numel(); ++i)
+        if (t.tensor.data<float>()[i] != expected(t, i)) return false;
+    return true;
+  }
+};
+
+fs::path fresh_directory(const std::string& name) {
+  fs::path dir = fs::temp_directory_path() / "adagate_test_checkpoint" / name;
+  fs::remove_all(dir);
+  return dir;
+}
+
+void save_on(int ranks, int expert_parallel, const fs::path& dir, int64_t step, int64_t keep = 0) {
+  run_ranks(ranks, [&](std::shared_ptr<Communicator> world) {
+    Mesh mesh = make_mesh(world, expert_parallel);
+    ToyState toy(mesh);
+    toy.fill();
+    save_checkpoint(dir, toy.tensors, {.step = step, .consumed_samples = 77}, "seed: 1\n", mesh,
+                    keep);
+  });
+}
+
+std::string load_error(const fs::path& path, int64_t width = 3) {
+  try {
+    Mesh mesh = make_self_mesh();
+    ToyState toy(mesh, width);
+    load_checkpoint(path, toy.tensors, mesh);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("checkpoint: written on one layout, read on every other, each value in its place") {
+  std::vector<std::pair<int, int>> layouts{{1, 1}, {2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}};
+  for (auto [from_ranks, from_expert] : layouts) {
+    fs::path dir = fresh_directory("layouts");
+    save_on(from_ranks, from_expert, dir, 12);
+    for (auto [ranks, expert] : layouts) {
+      INFO(from_ranks << "," << from_expert << " -> " << ranks << "," << expert);
+      std::vector<int> good(static_cast<size_t>(ranks), 0);
+      int expert_parallel = expert;
+      run_ranks(ranks, [&](std::shared_ptr<Communicator> world) {
+        Mesh mesh = make_mesh(world, expert_parallel);
+        ToyState toy(mesh);
+        Manifest m = load_checkpoint(dir / step_name(12), toy.tensors, mesh);
+        good[static_cast<size_t>(world->rank())] =
+            toy.matches() && m.state.step == 12 && m.state.consumed_samples == 77;
+      });
+      for (int ok : good) REQUIRE(ok == 1);
+    }
+  }
+}
+
+TEST_CASE("checkpoint: damaged ones are refused by shard, with the one before on offer") {
+  fs::path dir = fresh_directory("damage");
+  save_on(2, 2, dir, 10);
+  auto damaged = [&](const std::function<void(fs::path)>& damage) {
+    save_on(2, 2, dir, 20);
+    REQUIRE(load_error(dir / step_name(20)).empty());
+    damage(dir / step_name(20));
+    std::string message = load_error(dir / step_name(20));
+    INFO(message);
+    CHECK(contains(message, "--resume=" + (dir / step_name(10)).string()));
+    return message;
+  };
+  auto shard = [](const fs::path& p) { return p / shard_name(1, 2); };
+  CHECK(contains(damaged([&](fs::path p) { fs::remove(shard(p)); }), shard_name(1, 2)));
+  CHECK(
+      contains(damaged([&](fs::path p) { fs::resize_file(shard(p), fs::file_size(shard(p)) - 3); }),
+               "truncated"));
+  CHECK(contains(damaged([&](fs::path p) {
+                   std::fstream f(shard(p), std::ios::in | std::ios::out | std::ios::binary);
+                   f.seekg(-5, std::ios::end);
+                   char c = static_cast<char>(f.get() ^ 4);
+                   f.seekp(-5, std::ios::end);
+                   f.put(c);
+                 }),
+                 "checksum"));
+  CHECK(contains(damaged([&](fs::path p) { fs::remove(p / kManifestFile); }), kManifestFile));
+  CHECK(contains(damaged([&](fs::path p) {
+                   fs::resize_file(p / kManifestFile, fs::file_size(p / kManifestFile) / 2);
+                 }),
+                 "damaged"));
+}
+
+TEST_CASE("checkpoint: another model's is refused") {
+  fs::path dir = fresh_directory("foreign");
+  save_on(1, 1, dir, 5);
+  std::string message = load_error(dir / step_name(5), 4);
+  INFO(message);
+  REQUIRE(contains(message, "dense"));
+  REQUIRE(contains(message, "another model"));
+  REQUIRE(contains(load_error(dir / "step-00000999"), "does not exist"));
+  REQUIRE(contains(load_error(fs::temp_directory_path()), "no complete checkpoint"));
+}
+
+TEST_CASE("checkpoint: keeps the newest, ignores and cleans what a killed run left") {
+  fs::path dir = fresh_directory("keep");
+  for (int64_t step : {1, 2, 3, 4}) save_on(2, 1, dir, step, 2);
+  REQUIRE_FALSE(fs::exists(dir / step_name(2)));
+  REQUIRE(fs::exists(dir / step_name(3)));
+  fs::create_directories(dir / ".step-00000005.tmp");
+  fs::create_directories(dir / step_name(6));  // no manifest: killed while it was removed
+  REQUIRE(find_latest(dir) == dir / step_name(4));
+  REQUIRE(find_latest(dir, 4) == dir / step_name(3));
+  REQUIRE_FALSE(find_latest(dir / "absent"));
+  save_on(2, 1, dir, 7, 2);
+  REQUIRE_FALSE(fs::exists(dir / ".step-00000005.tmp"));
+  REQUIRE_FALSE(fs::exists(dir / step_name(6)));
+  // The same step again takes the old one's place.
+  save_on(2, 1, dir, 7, 2);
+  REQUIRE(load_error(dir / step_name(7)).empty());
+}
+
+TEST_CASE("checkpoint: a failed save leaves the old ones and nothing partial, on all ranks alike") {
+  fs::path dir = fresh_directory("unwritable");
+  save_on(2, 2, dir, 1);
+  write_file_atomically(dir / ".step-00000002.tmp.blocker", "x");
+  fs::path under_a_file = dir / ".step-00000002.tmp.blocker" / "checkpoints";
+  int failures = 0;
+  run_ranks(2, [&](std::shared_ptr<Communicator> world) {
+    Mesh mesh = make_mesh(world, 2);
+    ToyState toy(mesh);
+    std::string message;
+    try {
+      save_checkpoint(under_a_file, toy.tensors, {.step = 2}, "", mesh, 1);
+    } catch (const Error& e) {
+      message = e.what();
+    }
+    int64_t failed = contains(message, "not saved") ? 1 : 0;
+    failures = static_cast<int>(world->sum(failed));
+  });
+  REQUIRE(failures == 2);
+  REQUIRE(load_error(dir / step_name(1)).empty());
+}
+
+TEST_CASE("weights: exported to one file and read back on another layout") {
+  fs::path file = fresh_directory("export") / "weights.safetensors";
+  make_directories(file.parent_path());
+  run_ranks(4, [&](std::shared_ptr<Communicator> world) {
+    Mesh mesh = make_mesh(world, 2);
+    ToyState toy(mesh);
+    toy.fill();
+    export_weights(file, toy.store.parameters(), mesh);
+  });
+  ToyState toy(make_self_mesh());
+  toy.fill();
+  for (auto& t : toy.tensors)
+    if (t.kind == "value") t.tensor.fill(0);
+  load_weights(file, toy.store.parameters());
+  REQUIRE(toy.matches());
+
+  std::vector<NamedTensor> more{{"dense", Tensor::zeros({5, 3}, DType::f32)},
+                                {"vector", Tensor::zeros({7}, DType::f32)},
+                                {"experts", Tensor::zeros({kExperts, 2, 3}, DType::f32)},
+                                {"stranger", Tensor::zeros({1}, DType::f32)}};
+  write_safetensors(file, more);
+  REQUIRE_THROWS_WITH(load_weights(file, toy.store.parameters()), Catch::Contains("stranger"));
+}

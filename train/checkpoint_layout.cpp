@@ -1,0 +1,154 @@
+#include "train/checkpoint_layout.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace adagate {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kFormatVersion = 1;
+
+DType dtype_from(const std::string& name) {
+  for (DType t : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8})
+    if (name_of(t) == name) return t;
+  fail("unknown element type {}", name);
+}
+
+}  // namespace
+
+std::string step_name(int64_t step) {
+  return fmt::format("step-{:08}", step);
+}
+
+std::string shard_name(int64_t shard, int64_t shards) {
+  return fmt::format("shard-{:05}-of-{:05}.safetensors", shard, shards);
+}
+
+Shape global_shape(const Parameter& parameter) {
+  Shape shape = parameter.spec().shape;
+  if (parameter.spec().global_dim0 > 0) shape[0] = parameter.spec().global_dim0;
+  return shape;
+}
+
+std::vector<PlannedSlice> plan_slices(const std::vector<CheckpointTensor>& tensors, int64_t ranks,
+                                      int64_t expert_parallel) {
+  std::vector<PlannedSlice> plan;
+  std::vector<size_t> load(static_cast<size_t>(ranks), 0);
+  auto lightest = [&](int64_t first, int64_t stride) {
+    int64_t best = first;
+    for (int64_t r = first; r < ranks; r += stride)
+      if (load[static_cast<size_t>(r)] < load[static_cast<size_t>(best)]) best = r;
+    return best;
+  };
+  for (const CheckpointTensor& t : tensors) {
+    const ParameterSpec& spec = t.parameter->spec();
+    if (spec.global_dim0 == 0) {
+      int64_t rank = lightest(0, 1);
+      load[static_cast<size_t>(rank)] += t.tensor.bytes();
+      plan.push_back({t.key(), t.key(), rank, 0, spec.shape.rank() ? spec.shape[0] : 1});
+      continue;
+    }
+    int64_t count = spec.global_dim0 / expert_parallel;
+    for (int64_t e = 0; e < expert_parallel; ++e) {
+      int64_t rank = lightest(e, expert_parallel);  // ranks e, e + P, ... hold these experts
+      load[static_cast<size_t>(rank)] += t.tensor.bytes();
+      plan.push_back({t.key(), fmt::format("{}@{}", t.key(), e * count), rank, e * count, count});
+    }
+  }
+  return plan;
+}
+
+std::string manifest_to_json(const Manifest& m) {
+  json shards = json::array();
+  for (const ShardInfo& s : m.shards) {
+    shards.push_back(
+        {{"file", s.file}, {"bytes", s.bytes}, {"xxh3", fmt::format("{:016x}", s.checksum)}});
+  }
+  json tensors = json::object();
+  for (auto& [key, t] : m.tensors) {
+    json slices = json::array();
+    for (const SliceInfo& s : t.slices) {
+      slices.push_back(
+          {{"shard", s.shard}, {"begin", s.begin}, {"count", s.count}, {"key", s.key}});
+    }
+    tensors[key] = {{"dtype", std::string(name_of(t.dtype))},
+                    {"shape", std::vector<int64_t>(t.shape.begin(), t.shape.end())},
+                    {"slices", slices}};
+  }
+  json root = {{"format", "adagate checkpoint"},
+               {"version", kFormatVersion},
+               {"step", m.state.step},
+               {"epoch", m.state.epoch},
+               {"epoch_step", m.state.epoch_step},
+               {"consumed_samples", m.state.consumed_samples},
+               {"consumed_tokens", m.state.consumed_tokens},
+               {"extra", m.state.extra},
+               {"ranks", m.ranks},
+               {"expert_parallel", m.expert_parallel},
+               {"config", m.config_yaml},
+               {"shards", shards},
+               {"tensors", tensors}};
+  return root.dump(1);
+}
+
+namespace {
+
+StoredTensor stored_tensor_from(const json& item, int64_t shards) {
+  StoredTensor t;
+  t.dtype = dtype_from(item.at("dtype").get<std::string>());
+  auto dims = item.at("shape").get<std::vector<int64_t>>();
+  t.shape = Shape(std::span<const int64_t>(dims));
+  int64_t covered = 0;
+  for (const json& s : item.at("slices")) {
+    t.slices.push_back({s.at("shard").get<int64_t>(), s.at("begin").get<int64_t>(),
+                        s.at("count").get<int64_t>(), s.at("key").get<std::string>()});
+    const SliceInfo& slice = t.slices.back();
+    check(slice.shard >= 0 && slice.shard < shards, "a slice names shard {} of {}", slice.shard,
+          shards);
+    check(slice.begin == covered && slice.count > 0, "slices leave a hole or overlap");
+    covered += slice.count;
+  }
+  check(covered == (t.shape.rank() ? t.shape[0] : 1), "slices don't cover the tensor");
+  return t;
+}
+
+}  // namespace
+
+Manifest manifest_from_json(const std::string& text, const std::string& source) {
+  try {
+    json root = json::parse(text);
+    check(root.is_object() && root.value("format", "") == "adagate checkpoint",
+          "it is not an adagate checkpoint's manifest");
+    int version = root.at("version").get<int>();
+    check(version == kFormatVersion, "it has version {}, this program reads version {}", version,
+          kFormatVersion);
+    Manifest m;
+    m.state.step = root.at("step").get<int64_t>();
+    m.state.epoch = root.at("epoch").get<int64_t>();
+    m.state.epoch_step = root.at("epoch_step").get<int64_t>();
+    m.state.consumed_samples = root.at("consumed_samples").get<int64_t>();
+    m.state.consumed_tokens = root.at("consumed_tokens").get<int64_t>();
+    m.state.extra = root.at("extra").get<std::map<std::string, std::string>>();
+    m.ranks = root.at("ranks").get<int64_t>();
+    m.expert_parallel = root.at("expert_parallel").get<int64_t>();
+    m.config_yaml = root.at("config").get<std::string>();
+    for (const json& s : root.at("shards")) {
+      auto file = s.at("file").get<std::string>();
+      check(file.find('/') == std::string::npos, "a shard lies outside the directory");
+      m.shards.push_back({file, s.at("bytes").get<int64_t>(),
+                          std::stoull(s.at("xxh3").get<std::string>(), nullptr, 16)});
+    }
+    for (auto& [key, item] : root.at("tensors").items()) {
+      m.tensors[key] = stored_tensor_from(item, static_cast<int64_t>(m.shards.size()));
+    }
+    return m;
+  } catch (const Error& e) {
+    fail("{}: {}", source, e.what());
+  } catch (const std::exception&) {
+    fail("{}: the manifest is damaged: its JSON or one of its entries can't be read", source);
+  }
+}
+
+}  // namespace adagate
