@@ -1,0 +1,192 @@
+// Choice of experts, weights, their gradient, and sums over a batch. One token's scores at a time:
+// a few dozen numbers, read once. Sums run over fixed blocks of tokens, so that they don't depend
+// on the number of threads.
+#include "core/ops/routing.h"
+
+#include <algorithm>
+
+namespace adagate {
+namespace {
+
+constexpr int64_t kSumBlock = 256;  // tokens per partial sum
+constexpr int64_t kSerialTokens = 512;
+
+// The k most probable experts of a token, by falling probability, ties to the lower index.
+template <class T>
+void top_experts(const T* p, int64_t experts, int64_t k, int32_t* chosen) {
+  int64_t found = 0;
+  for (int64_t e = 0; e < experts; ++e) {
+    if (found == k && !(p[e] > p[chosen[k - 1]])) continue;
+    int64_t place = found < k ? found++ : k - 1;
+    for (; place > 0 && p[e] > p[chosen[place - 1]]; --place) chosen[place] = chosen[place - 1];
+    chosen[place] = static_cast<int32_t>(e);
+  }
+}
+
+template <class T>
+int64_t experts_by_gap(const T* p, const int32_t* chosen, const SelectionRule& rule) {
+  T first = p[chosen[0]], threshold = static_cast<T>(rule.threshold);
+  int64_t count = 1;
+  for (; count < rule.k_max; ++count) {
+    T next = p[chosen[count]];
+    T gap = first - next;
+    if (rule.pair_normalized) gap /= first + next;
+    if (!(gap <= threshold)) break;
+  }
+  return count;
+}
+
+template <class T>
+void select_kernel(const SelectExpertsArgs& a) {
+  const T* probabilities = static_cast<const T*>(a.probabilities);
+  int64_t k = a.rule.k_max;
+#pragma omp parallel for schedule(static) if (a.tokens > kSerialTokens)
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    int64_t count = 0;
+    if (!a.mask || a.mask[t]) {
+      const T* p = probabilities + t * a.experts;
+      int32_t* chosen = a.chosen + t * k;
+      top_experts(p, a.experts, k, chosen);
+      switch (a.rule.kind) {
+        case SelectionRule::Kind::fixed:
+          count = k;
+          break;
+        case SelectionRule::Kind::gap:
+          count = experts_by_gap(p, chosen, a.rule);
+          break;
+        case SelectionRule::Kind::random_second: {
+          double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.row_ids[t]));
+          count = draw < a.rule.share ? k : 1;
+          break;
+        }
+      }
+    }
+    a.row_start[t + 1] = static_cast<int32_t>(count);
+  }
+  a.row_start[0] = 0;
+  for (int64_t t = 0; t < a.tokens; ++t) a.row_start[t + 1] += a.row_start[t];
+}
+
+template <class T>
+void weights_kernel(const RoutingWeightsArgs& a) {
+  const T* probabilities = static_cast<const T*>(a.probabilities);
+  T* weight = static_cast<T*>(a.weight);
+#pragma omp parallel for schedule(static) if (a.tokens > kSerialTokens)
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    const T* p = probabilities + t * a.experts;
+    int32_t begin = a.row_start[t], end = a.row_start[t + 1];
+    T sum = 0;
+    for (int32_t i = begin; i < end; ++i) sum += weight[i] = p[a.expert[i]];
+    if (!a.renormalize) continue;
+    for (int32_t i = begin; i < end; ++i) weight[i] /= sum;
+  }
+}
+
+// dp of the weights of one token, added to dp[experts].
+template <class T>
+void add_weight_gradient(const RoutingBackwardArgs& a, const T* p, int64_t t, T* dp) {
+  const T* dweight = static_cast<const T*>(a.dweight);
+  int32_t begin = a.row_start[t], end = a.row_start[t + 1];
+  if (!a.renormalize) {
+    for (int32_t i = begin; i < end; ++i) dp[a.expert[i]] += dweight[i];
+    return;
+  }
+  // w_i = p_i / s: dp_i = (dw_i - sum_j w_j dw_j) / s
+  T sum = 0, mean = 0;
+  for (int32_t i = begin; i < end; ++i) sum += p[a.expert[i]];
+  for (int32_t i = begin; i < end; ++i) mean += p[a.expert[i]] / sum * dweight[i];
+  for (int32_t i = begin; i < end; ++i) dp[a.expert[i]] += (dweight[i] - mean) / sum;
+}
+
+template <class T>
+void backward_kernel(const RoutingBackwardArgs& a) {
+  const T* probabilities = static_cast<const T*>(a.probabilities);
+  const T* log_sum_exp = static_cast<const T*>(a.log_sum_exp);
+#pragma omp parallel for schedule(static) if (a.tokens > kSerialTokens)
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    T* d = static_cast<T*>(a.dlogits) + t * a.stride;
+    std::fill_n(d, a.stride, T(0));
+    if (a.mask && !a.mask[t]) continue;
+    const T* p = probabilities + t * a.experts;
+    if (a.probability_gradient)
+      for (int64_t e = 0; e < a.experts; ++e) d[e] = static_cast<T>(a.probability_gradient[e]);
+    if (a.dweight) add_weight_gradient(a, p, t, d);
+    T mean = 0;
+    for (int64_t e = 0; e < a.experts; ++e) mean += p[e] * d[e];
+    T z = 2 * log_sum_exp[t] * static_cast<T>(a.lse_squared_gradient);
+    for (int64_t e = 0; e < a.experts; ++e) d[e] = p[e] * (d[e] - mean + z);
+  }
+}
+
+// Adds the tokens [begin, end) to `sums`, laid out as in RoutingSumsArgs.
+template <class T>
+void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sums) {
+  double* single = sums;
+  double* assigned = single + a.experts;
+  double* probability = assigned + a.experts;
+  double* by_count = probability + a.experts;
+  double* scalars = by_count + a.experts + 1;
+  for (int64_t t = begin; t < end; ++t) {
+    if (a.mask && !a.mask[t]) continue;
+    int32_t first = a.row_start[t], last = a.row_start[t + 1];
+    for (int32_t i = first; i < last; ++i) assigned[a.expert[i]] += 1;
+    if (last - first == 1) single[a.expert[first]] += 1;
+    by_count[last - first] += 1;
+    const T* p = static_cast<const T*>(a.probabilities) + t * a.experts;
+    for (int64_t e = 0; e < a.experts; ++e) probability[e] += static_cast<double>(p[e]);
+    double lse = static_cast<double>(static_cast<const T*>(a.log_sum_exp)[t]);
+    scalars[0] += 1;
+    scalars[1] += static_cast<double>(static_cast<const T*>(a.entropy)[t]);
+    scalars[2] += lse * lse;
+  }
+}
+
+template <class T>
+void sums_kernel(const RoutingSumsArgs& a) {
+  int64_t size = 4 * a.experts + 4;
+  int64_t blocks = (a.tokens + kSumBlock - 1) / kSumBlock;
+  std::vector<double> partial(static_cast<size_t>(blocks * size));
+#pragma omp parallel for schedule(static) if (blocks > 1)
+  for (int64_t b = 0; b < blocks; ++b) {
+    sum_block<T>(a, b * kSumBlock, std::min(a.tokens, (b + 1) * kSumBlock),
+                 partial.data() + b * size);
+  }
+  std::fill_n(a.sums, size, 0.0);
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t i = 0; i < size; ++i) a.sums[i] += partial[static_cast<size_t>(b * size + i)];
+}
+
+template <class F>
+void visit_gate_type(DType type, F&& f) {
+  if (type == DType::f64) return f(double{});
+  check(type == DType::f32, "routing: scores of {}, f32 or f64 expected", name_of(type));
+  f(float{});
+}
+
+}  // namespace
+
+void launch(CpuStream&, const SelectExpertsArgs& a) {
+  visit_gate_type(a.type, [&](auto type) { select_kernel<decltype(type)>(a); });
+}
+
+void launch(CpuStream&, const CompactSelectionArgs& a) {
+#pragma omp parallel for schedule(static) if (a.tokens > kSerialTokens)
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    int32_t begin = a.row_start[t];
+    std::copy_n(a.chosen + t * a.k_max, a.row_start[t + 1] - begin, a.expert + begin);
+  }
+}
+
+void launch(CpuStream&, const RoutingWeightsArgs& a) {
+  visit_gate_type(a.type, [&](auto type) { weights_kernel<decltype(type)>(a); });
+}
+
+void launch(CpuStream&, const RoutingBackwardArgs& a) {
+  visit_gate_type(a.type, [&](auto type) { backward_kernel<decltype(type)>(a); });
+}
+
+void launch(CpuStream&, const RoutingSumsArgs& a) {
+  visit_gate_type(a.type, [&](auto type) { sums_kernel<decltype(type)>(a); });
+}
+
+}  // namespace adagate

@@ -1,0 +1,90 @@
+// Moving rows between token order and expert order. A token may stand in any number of rows (CSR),
+// each row belongs to one token; every output element is gathered by one thread, so that no result
+// depends on timing and no atomics are needed.
+#pragma once
+
+#include <vector>
+
+#include "core/autograd/tape.h"
+#include "core/device/stream.h"
+#include "core/tensor/tensor.h"
+
+namespace adagate {
+
+// Assignments sorted by expert, stably: inside an expert by token.
+struct ExpertOrder {
+  std::vector<int64_t> offsets;  // [experts + 1] rows of each expert
+  Tensor row_start;              // i32 [tokens + 1], as in the selection
+  Tensor row;                    // i32 [assignments] assignment -> its sorted row
+  Tensor token;                  // i32 [assignments] sorted row -> its token
+
+  int64_t tokens() const { return row_start.numel() - 1; }
+  int64_t assignments() const { return row.numel(); }
+};
+
+// row_start i32 [tokens + 1], expert i32 [assignments] (see core/ops/routing.h).
+ExpertOrder sort_by_expert(const Tensor& row_start, const Tensor& expert, int64_t experts);
+
+// x [tokens, width] -> [assignments, width]: each token's row once per expert it takes, sorted.
+Tensor gather_rows(const Tensor& x, const ExpertOrder& order);
+
+// y_t = sum of weight[i] * rows[row[i]] over the token's assignments i, summed in f32 (f64);
+// tokens without any give zero. rows [assignments, width], weight [assignments] f32 (f64)
+// -> [tokens, width] of the rows' type.
+Tensor combine_rows(const Tensor& rows, const Tensor& weight, const ExpertOrder& order);
+
+// y[i] = x[from[i]]; `from` i32 [n] is a permutation of x's n rows and `to` its inverse.
+Tensor permute_rows(const Tensor& x, const Tensor& from, const Tensor& to);
+
+struct SortByExpertArgs {
+  const int32_t* row_start = nullptr;
+  const int32_t* expert = nullptr;
+  int64_t* offsets = nullptr;  // host [experts + 1]
+  int32_t* row = nullptr;
+  int32_t* token = nullptr;
+  int64_t tokens = 0, experts = 0;
+};
+void launch(CpuStream&, const SortByExpertArgs&);
+void launch(CudaStream&, const SortByExpertArgs&);
+
+// out[i] = in[from[i]], rows of row_bytes.
+struct GatherRowsArgs {
+  const void* in = nullptr;
+  const int32_t* from = nullptr;
+  void* out = nullptr;
+  int64_t rows = 0, row_bytes = 0;
+};
+void launch(CpuStream&, const GatherRowsArgs&);
+void launch(CudaStream&, const GatherRowsArgs&);
+
+// out_t (+)= sum over i in [row_start[t], row_start[t + 1]) of weight[i] * rows[row[i]].
+struct SumRowsArgs {
+  const void* rows = nullptr;
+  const void* weight = nullptr;  // f32 (f64); null: 1
+  const int32_t* row_start = nullptr;
+  const int32_t* row = nullptr;
+  void* out = nullptr;
+  int64_t tokens = 0, width = 0;
+  bool accumulate = false;
+  DType type = DType::f32;  // of rows and out
+};
+void launch(CpuStream&, const SumRowsArgs&);
+void launch(CudaStream&, const SumRowsArgs&);
+
+// drows[row[i]] (+)= weight[i] dy_t and dweight[i] (+)= <dy_t, rows[row[i]]>; null: left out.
+struct CombineBackwardArgs {
+  const void* dy = nullptr;
+  const void* rows = nullptr;
+  const void* weight = nullptr;
+  const int32_t* row_start = nullptr;
+  const int32_t* row = nullptr;
+  void* drows = nullptr;
+  void* dweight = nullptr;
+  int64_t tokens = 0, width = 0;
+  bool accumulate_drows = false, accumulate_dweight = false;
+  DType type = DType::f32;
+};
+void launch(CpuStream&, const CombineBackwardArgs&);
+void launch(CudaStream&, const CombineBackwardArgs&);
+
+}  // namespace adagate

@@ -1,0 +1,178 @@
+// The gate of a Mixture-of-Experts layer: scores, choice of experts, weights of their outputs, and
+// the sums that balance losses and statistics need. A choice is a sparse tokens x experts matrix in
+// CSR form, so that every token may take its own number of experts.
+//
+// Everything is computed in the gate weight's type (f32, or f64 for gradient checks) whatever the
+// type of x: near the threshold bf16 spacing would flip decisions. A token's result does not depend
+// on its place in the batch. Padding tokens (mask 0) get no expert and enter no sum.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "core/autograd/tape.h"
+#include "core/base/rng.h"
+#include "core/device/stream.h"
+#include "core/tensor/tensor.h"
+
+namespace adagate {
+
+struct GateScores {
+  Tensor probabilities;  // [tokens, experts], softmax of the logits x W
+  Tensor log_sum_exp;    // [tokens], of the logits
+  Tensor entropy;        // [tokens], in nats
+};
+
+// x [tokens, width], weight [width, experts]. Not recorded: routing_weights() carries the gradient.
+GateScores gate_scores(const Tensor& x, const Tensor& weight);
+
+// How many of a token's most probable experts it takes; ties go to the lower index.
+struct SelectionRule {
+  enum class Kind : uint8_t {
+    fixed,         // k_max
+    gap,           // expert r joins while R_1 - R_r <= threshold (method: R_i - R_j <= T)
+    random_second  // two for a random `share` of the tokens, else one
+  } kind = Kind::fixed;
+  int64_t k_max = 1;
+  double threshold = 0;          // gap
+  bool pair_normalized = false;  // gap: compare (R_1 - R_r) / (R_1 + R_r)
+  double share = 0;              // random_second
+  Rng rng;                       // random_second: addressed by row id
+};
+
+struct Selection {
+  Tensor row_start;  // i32 [tokens + 1]
+  Tensor expert;     // i32 [assignments], a token's most probable expert first
+};
+
+// mask u8 [tokens] or empty; row_ids i64 [tokens], needed by random_second only.
+Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
+                         const Tensor& row_ids);
+
+// Gradient of the auxiliary losses, the same for each real token: known only when the counts of the
+// whole batch are, hence asked for during backward.
+struct RoutingLossGradient {
+  std::vector<double> probability;  // [experts] dL/dp_te; empty: no balance loss
+  double log_sum_exp_squared = 0;   // dL/d(lse_t^2)
+  bool none() const { return probability.empty() && log_sum_exp_squared == 0; }
+};
+
+// Weight of each assignment [assignments]: the probability, or with `renormalize` the probability
+// over the sum of the token's chosen ones. Differentiable in x and the gate weight; its backward
+// runs even when no gradient reaches the weights, to add that of the losses (null: none).
+Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& scores,
+                       const Selection& selection, bool renormalize, const Tensor& mask,
+                       std::function<RoutingLossGradient()> losses);
+
+// Sums over the real tokens of a batch; sums of sums are sums of the joined batches.
+struct RoutingSums {
+  std::vector<double> single;       // [experts] tokens routed to this expert only
+  std::vector<double> assigned;     // [experts] assignments
+  std::vector<double> probability;  // [experts]
+  std::vector<double> by_count;     // [experts + 1] tokens that took 0, 1, 2, .. experts
+  double tokens = 0;
+  double entropy = 0;
+  double log_sum_exp_squared = 0;
+};
+RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask);
+
+// Kernels. `type` is that of the gate (f32 or f64).
+
+struct GateScoresArgs {
+  const void* x = nullptr;       // [tokens, width] of x_type
+  const void* weight = nullptr;  // [width, experts] of type
+  void* probabilities = nullptr;
+  void* log_sum_exp = nullptr;
+  void* entropy = nullptr;
+  int64_t tokens = 0, width = 0, experts = 0;
+  DType x_type = DType::f32, type = DType::f32;
+};
+void launch(CpuStream&, const GateScoresArgs&);
+void launch(CudaStream&, const GateScoresArgs&);
+
+// chosen [tokens, rule.k_max] by falling probability; row_start from the counts.
+struct SelectExpertsArgs {
+  const void* probabilities = nullptr;
+  const uint8_t* mask = nullptr;
+  const int64_t* row_ids = nullptr;
+  int32_t* chosen = nullptr;
+  int32_t* row_start = nullptr;  // [tokens + 1]
+  int64_t tokens = 0, experts = 0;
+  SelectionRule rule;
+  DType type = DType::f32;
+};
+void launch(CpuStream&, const SelectExpertsArgs&);
+void launch(CudaStream&, const SelectExpertsArgs&);
+
+// expert[row_start[t] + i] = chosen[t, i]
+struct CompactSelectionArgs {
+  const int32_t* chosen = nullptr;
+  const int32_t* row_start = nullptr;
+  int32_t* expert = nullptr;
+  int64_t tokens = 0, k_max = 0;
+};
+void launch(CpuStream&, const CompactSelectionArgs&);
+void launch(CudaStream&, const CompactSelectionArgs&);
+
+struct RoutingWeightsArgs {
+  const void* probabilities = nullptr;
+  const int32_t* row_start = nullptr;
+  const int32_t* expert = nullptr;
+  void* weight = nullptr;  // [assignments]
+  int64_t tokens = 0, experts = 0;
+  bool renormalize = false;
+  DType type = DType::f32;
+};
+void launch(CpuStream&, const RoutingWeightsArgs&);
+void launch(CudaStream&, const RoutingWeightsArgs&);
+
+// dlogits [tokens, stride] = J_softmax^T (dp of the weights + probability_gradient)
+//                            + 2 lse p * lse_squared_gradient; zero for padding and beyond experts.
+struct RoutingBackwardArgs {
+  const void* probabilities = nullptr;
+  const void* log_sum_exp = nullptr;
+  const int32_t* row_start = nullptr;
+  const int32_t* expert = nullptr;
+  const void* dweight = nullptr;  // [assignments]; null: none
+  const uint8_t* mask = nullptr;
+  const double* probability_gradient = nullptr;  // [experts] or null
+  double lse_squared_gradient = 0;
+  void* dlogits = nullptr;
+  int64_t tokens = 0, experts = 0, stride = 0;
+  bool renormalize = false;
+  DType type = DType::f32;
+};
+void launch(CpuStream&, const RoutingBackwardArgs&);
+void launch(CudaStream&, const RoutingBackwardArgs&);
+
+// dx (+)= dlogits W^T and dW (+)= x^T dlogits; a null destination is left out. The type of dx is
+// that of x.
+struct GateProductBackwardArgs {
+  const void* x = nullptr;
+  const void* weight = nullptr;
+  const void* dlogits = nullptr;  // [tokens, stride], zero beyond experts
+  void* dx = nullptr;
+  void* dweight = nullptr;
+  int64_t tokens = 0, width = 0, experts = 0, stride = 0;
+  bool accumulate_dx = false, accumulate_dweight = false;
+  DType x_type = DType::f32, type = DType::f32;
+};
+void launch(CpuStream&, const GateProductBackwardArgs&);
+void launch(CudaStream&, const GateProductBackwardArgs&);
+constexpr int64_t kGateExpertTile = 8;  // stride is a multiple of it
+
+struct RoutingSumsArgs {
+  const void* probabilities = nullptr;
+  const void* log_sum_exp = nullptr;
+  const void* entropy = nullptr;
+  const int32_t* row_start = nullptr;
+  const int32_t* expert = nullptr;
+  const uint8_t* mask = nullptr;
+  double* sums = nullptr;  // host: single, assigned, probability, by_count, then the three scalars
+  int64_t tokens = 0, experts = 0;
+  DType type = DType::f32;
+};
+void launch(CpuStream&, const RoutingSumsArgs&);
+void launch(CudaStream&, const RoutingSumsArgs&);
+
+}  // namespace adagate
