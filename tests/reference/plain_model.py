@@ -24,6 +24,12 @@ def rank_experts(probabilities):
     return torch.sort(probabilities, dim=-1, descending=True, stable=True).indices
 
 
+def gaps_to_first(top, gate):
+    """R_1 - R_r of each row's sorted probabilities; "pair": with R_1 and R_r scaled to sum to 1."""
+    gaps = top[:, :1] - top
+    return gaps / (top[:, :1] + top) if gate["normalize"] == "pair" else gaps
+
+
 def count_experts(probabilities, order, gate):
     """Number of experts of each token [T], by the policy; decisions carry no gradient."""
     tokens = probabilities.shape[0]
@@ -35,9 +41,7 @@ def count_experts(probabilities, order, gate):
         raise ValueError(policy)
     # Gap rule: expert r joins while R_1 - R_r <= T, at most k_max of them.
     top = probabilities.detach().gather(1, order[:, :gate["k_max"]])
-    if gate["normalize"] == "pair":
-        top = top / top.sum(dim=1, keepdim=True)
-    joins = (top[:, :1] - top) <= gate["threshold"]
+    joins = gaps_to_first(top, gate) <= gate["threshold"]
     joins[:, 0] = True
     return joins.long().cumprod(dim=1).sum(dim=1)
 
@@ -51,10 +55,7 @@ def margin_of_decisions(probabilities, gate, valid):
     adjacent = (top[:, :-1] - top[:, 1:])[:, :most[gate["policy"]]]
     distances = [adjacent[adjacent > 0]]
     if gate["policy"] == "adaptive":
-        head = top[:, :gate["k_max"]]
-        if gate["normalize"] == "pair":
-            head = head / head.sum(dim=1, keepdim=True)
-        gaps = (head[:, :1] - head)[:, 1:]
+        gaps = gaps_to_first(top[:, :gate["k_max"]], gate)[:, 1:]
         away = (gaps - gate["threshold"]).abs()
         distances.append(away[away > 0])
     return min(float(d.min()) for d in distances if d.numel())
