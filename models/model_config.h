@@ -58,19 +58,20 @@ struct ModelConfig {
             "untied; custom: the defaults listed here",
             one_of({"gpt2", "modern", "custom"}));
     adagate::apply_preset(v, s);
-    v.field("layers", s.layers, "transformer blocks", at_least(1));
-    v.field("width", s.width, "elements of a token's hidden vector", at_least(1));
-    v.field("heads", s.heads, "attention heads; must divide width", at_least(1));
+    v.field("layers", s.layers, "transformer blocks", between(1, 10000));
+    v.field("width", s.width, "elements of a token's hidden vector", between(1, 1000000));
+    v.field("heads", s.heads, "attention heads; must divide width", between(1, 100000));
     v.field("kv_heads", s.kv_heads,
             "key and value heads (grouped-query attention); must divide heads; 0: as many as heads",
-            at_least(0));
+            between(0, 100000));
     v.field("feed_forward", s.feed_forward,
             "inner width of the feed-forward; 0: 4 * width, for swiglu 8/3 * width rounded up to a "
             "multiple of 64",
-            at_least(0));
-    v.field("context", s.context, "tokens of one sample; positions the model knows", at_least(1));
+            between(0, 10000000));
+    v.field("context", s.context, "tokens of one sample; positions the model knows",
+            between(1, 10000000));
     v.field("vocabulary", s.vocabulary, "rows of the embedding; 0: the tokenizer's size",
-            at_least(0));
+            between(0, 100000000));
     v.field("positions", s.positions, "how the model sees token order",
             one_of({"learned", "rotary"}));
     v.field("rotary_base", s.rotary_base, "base of the rotary wavelengths (rotary only)",

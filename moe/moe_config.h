@@ -27,7 +27,7 @@ struct GateConfig {
         "while they are nearly as probable as the first; random_one_or_two: a second expert for "
         "a random share of the tokens (a control at equal compute)",
         one_of({"top1", "top2", "topk", "adaptive", "random_one_or_two"}));
-    v.field("k", s.k, "experts per token (topk)", at_least(1));
+    v.field("k", s.k, "experts per token (topk)", between(1, 65536));
     v.field("threshold", s.threshold,
             "largest gap R_1 - R_r at which expert r joins (adaptive); below 0 the policy is top1, "
             "from 1 on it takes k_max experts");
@@ -39,7 +39,7 @@ struct GateConfig {
             "weights of the experts' outputs; raw: the probabilities R; renormalized: R scaled to "
             "sum to 1 over the chosen experts",
             one_of({"raw", "renormalized"}));
-    v.field("k_max", s.k_max, "most experts of one token (adaptive)", at_least(1));
+    v.field("k_max", s.k_max, "most experts of one token (adaptive)", between(1, 65536));
     v.field("two_expert_share", s.two_expert_share,
             "share of tokens that get a second expert (random_one_or_two)", between(0.0, 1.0));
   }
@@ -83,10 +83,11 @@ struct MoeConfig {
 
   template <class V, class Self>
   static void visit(V& v, Self& s) {
-    v.field("experts", s.experts, "experts of each MoE layer; 0: a dense model", at_least(0));
-    v.field("every", s.every, "one MoE layer in every n blocks, the last of each n", at_least(1));
+    v.field("experts", s.experts, "experts of each MoE layer; 0: a dense model", between(0, 65536));
+    v.field("every", s.every, "one MoE layer in every n blocks, the last of each n",
+            between(1, 10000));
     v.field("expert_feed_forward", s.expert_feed_forward,
-            "inner width of one expert; 0: that of the dense feed-forward", at_least(0));
+            "inner width of one expert; 0: that of the dense feed-forward", between(0, 10000000));
     v.section("gate", s.gate, "how a token chooses its experts");
     v.section("balance", s.balance, "auxiliary losses that keep the experts' load even");
   }

@@ -209,83 +209,86 @@ TEST_CASE("config: durations") {
     CHECK_THROWS_WITH(Duration::parse(word), form + why);
 }
 
+namespace {
+
+struct Contradiction {
+  std::vector<std::string> sets;
+  int ranks;
+  std::string message;
+};
+
+const Contradiction kContradictions[] = {
+    {{"moe.experts=3", "parallel.expert=2"},
+     2,
+     "moe.experts is 3, but parallel.expert is 2: each expert-parallel rank holds "
+     "experts/expert experts; use 2 or 4 experts, or parallel.expert: 1"},
+    {{"moe.experts=2", "parallel.expert=4"},
+     4,
+     "moe.experts is 2, but parallel.expert is 4: each expert-parallel rank holds "
+     "experts/expert experts; use 4 experts, or parallel.expert: 1"},
+    {{"moe.experts=4", "parallel.expert=2"},
+     3,
+     "parallel.expert is 2, but the program runs on 3 ranks: expert-parallel groups are made "
+     "of `expert` ranks each; start a multiple of 2 ranks (mpirun -n 4), or set "
+     "parallel.expert to a divisor of 3"},
+    {{"parallel.expert=2"},
+     2,
+     "parallel.expert is 2, but moe.experts is 0: a dense model has no experts to share; use "
+     "parallel.expert: 1"},
+    {{"model.width=100"},
+     1,
+     "model.width is 100, but model.heads is 6: each head takes width/heads elements; make "
+     "width a multiple of heads, e.g. 102"},
+    {{"model.kv_heads=4"},
+     1,
+     "model.kv_heads is 4, but model.heads is 6: each key/value head serves heads/kv_heads "
+     "heads; use a divisor of 6, or 0 for as many as heads"},
+    {{"model.positions=rotary", "model.width=30"},
+     1,
+     "model.positions is rotary, but a head has 5 elements (model.width 30 / model.heads 6): "
+     "rotary positions turn pairs of elements; make it even"},
+    {{"moe.experts=4", "moe.gate.policy=topk", "moe.gate.k=5", "moe.balance.loss=switch"},
+     1,
+     "moe.gate.k is 5, but moe.experts is 4: a token cannot choose more experts than there "
+     "are"},
+    {{"moe.experts=1"},
+     1,
+     "moe.gate.k_max is 2, but moe.experts is 1: a token cannot choose more experts than "
+     "there are"},
+    {{"moe.experts=1", "moe.gate.policy=random_one_or_two"},
+     1,
+     "moe.gate.policy is random_one_or_two, but moe.experts is 1: it needs at least 2 "
+     "experts"},
+    {{"moe.experts=4", "moe.every=7"},
+     1,
+     "moe.every is 7, but model.layers is 6: no block would hold experts; use at most 6, or "
+     "moe.experts: 0 for a dense model"},
+    {{"moe.experts=4", "moe.gate.policy=top2"},
+     1,
+     "moe.balance.loss is paper, but moe.gate.policy is top2: the paper's loss counts only "
+     "tokens with a single expert, of which there would be none; use switch or none"},
+    {{"train.batch=2", "train.accumulation=2"},
+     2,
+     "train.batch is 2, but 2 ranks with train.accumulation 2 work on at least 4 samples per "
+     "step; raise train.batch to 4 or start fewer ranks"},
+    {{"train.length=0e"}, 1, "train.length is 0e: there is nothing to train; give e.g. 2000s"},
+    {{"train.optimizer.beta2=1"},
+     1,
+     "train.optimizer.beta1 and beta2 are 0.9 and 1: both must be below 1"},
+    {{"train.stop_at_loss=2"},
+     1,
+     "train.stop_at_loss is 2, but there is no validation data to measure the loss on; set "
+     "data.validation or data.validation_share"},
+    {{"data.validation=x.txt", "data.validation_share=0.1"},
+     1,
+     "data.validation is x.txt, but data.validation_share is 0.1: set one of them"},
+    {{"output="}, 1, "output is empty; give the directory of this run"},
+};
+
+}  // namespace
+
 TEST_CASE("config: contradictions name the keys and a remedy") {
-  struct Case {
-    std::vector<std::string> sets;
-    int ranks;
-    std::string message;
-  };
-  const std::vector<std::string> moe = {"moe.experts=4"};
-  for (
-      const auto& [sets, ranks, message] : std::vector<Case>{
-          {{"moe.experts=3", "parallel.expert=2"},
-           2,
-           "moe.experts is 3, but parallel.expert is 2: each expert-parallel rank holds "
-           "experts/expert experts; use 2 or 4 experts, or parallel.expert: 1"},
-          {{"moe.experts=2", "parallel.expert=4"},
-           4,
-           "moe.experts is 2, but parallel.expert is 4: each expert-parallel rank holds "
-           "experts/expert experts; use 4 experts, or parallel.expert: 1"},
-          {{"moe.experts=4", "parallel.expert=2"},
-           3,
-           "parallel.expert is 2, but the program runs on 3 ranks: expert-parallel groups are made "
-           "of `expert` ranks each; start a multiple of 2 ranks (mpirun -n 4), or set "
-           "parallel.expert to a divisor of 3"},
-          {{"parallel.expert=2"},
-           2,
-           "parallel.expert is 2, but moe.experts is 0: a dense model has no experts to share; use "
-           "parallel.expert: 1"},
-          {{"model.width=100"},
-           1,
-           "model.width is 100, but model.heads is 6: each head takes width/heads elements; make "
-           "width a multiple of heads, e.g. 102"},
-          {{"model.kv_heads=4"},
-           1,
-           "model.kv_heads is 4, but model.heads is 6: each key/value head serves heads/kv_heads "
-           "heads; use a divisor of 6, or 0 for as many as heads"},
-          {{"model.positions=rotary", "model.width=30"},
-           1,
-           "model.positions is rotary, but a head has 5 elements (model.width 30 / model.heads 6): "
-           "rotary positions turn pairs of elements; make it even"},
-          {{"moe.experts=4", "moe.gate.policy=topk", "moe.gate.k=5", "moe.balance.loss=switch"},
-           1,
-           "moe.gate.k is 5, but moe.experts is 4: a token cannot choose more experts than there "
-           "are"},
-          {{"moe.experts=1"},
-           1,
-           "moe.gate.k_max is 2, but moe.experts is 1: a token cannot choose more experts than "
-           "there are"},
-          {{"moe.experts=1", "moe.gate.policy=random_one_or_two"},
-           1,
-           "moe.gate.policy is random_one_or_two, but moe.experts is 1: it needs at least 2 "
-           "experts"},
-          {{"moe.experts=4", "moe.every=7"},
-           1,
-           "moe.every is 7, but model.layers is 6: no block would hold experts; use at most 6, or "
-           "moe.experts: 0 for a dense model"},
-          {{"moe.experts=4", "moe.gate.policy=top2"},
-           1,
-           "moe.balance.loss is paper, but moe.gate.policy is top2: the paper's loss counts only "
-           "tokens with a single expert, of which there would be none; use switch or none"},
-          {{"train.batch=2", "train.accumulation=2"},
-           2,
-           "train.batch is 2, but 2 ranks with train.accumulation 2 work on at least 4 samples per "
-           "step; raise train.batch to 4 or start fewer ranks"},
-          {{"train.length=0e"},
-           1,
-           "train.length is 0e: there is nothing to train; give e.g. 2000s"},
-          {{"train.optimizer.beta2=1"},
-           1,
-           "train.optimizer.beta1 and beta2 are 0.9 and 1: both must be below 1"},
-          {{"train.stop_at_loss=2"},
-           1,
-           "train.stop_at_loss is 2, but there is no validation data to measure the loss on; set "
-           "data.validation or data.validation_share"},
-          {{"data.validation=x.txt", "data.validation_share=0.1"},
-           1,
-           "data.validation is x.txt, but data.validation_share is 0.1: set one of them"},
-          {{"output="}, 1, "output is empty; give the directory of this run"},
-      }) {
+  for (const auto& [sets, ranks, message] : kContradictions) {
     CAPTURE(message);
     auto problems = validate(read_text("seed: 1", sets), ranks);
     REQUIRE(problems.size() == 1);

@@ -117,9 +117,10 @@ TEST_CASE("config: wrong values say what was expected and what was found") {
            {"model: {layers: 99999999999999999999}",
             "x.yaml:1: model.layers: '99999999999999999999' is beyond the range of a 64-bit "
             "number"},
-           {"model: {layers: 0}", "x.yaml:1: model.layers: must be at least 1, got 0"},
+           {"model: {layers: 0}", "x.yaml:1: model.layers: must be between 1 and 10000, got 0"},
            {"model: {dropout: 1.5}",
             "x.yaml:1: model.dropout: must be between 0 and 0.999, got 1.5"},
+           {"train: {log_every: 0}", "x.yaml:1: train.log_every: must be at least 1, got 0"},
            {"model: {norm_epsilon: 0}",
             "x.yaml:1: model.norm_epsilon: must be greater than 0, got 0"},
            {"model: {bias: yes}", "x.yaml:1: model.bias: expected true or false, got 'yes'"},
@@ -141,7 +142,7 @@ TEST_CASE("config: wrong values say what was expected and what was found") {
   }
   CHECK(message_of_text("seed: x\nmodel:\n  heads: -1\nmoo: 2\n") ==
         "x.yaml:1: seed: expected an integer, got 'x'\n"
-        "x.yaml:3: model.heads: must be at least 1, got -1\n"
+        "x.yaml:3: model.heads: must be between 1 and 100000, got -1\n"
         "x.yaml:4: unknown key 'moo'; did you mean 'moe'?");
 }
 

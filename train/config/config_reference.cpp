@@ -5,6 +5,7 @@
 
 #include "train/config/config_writer.h"
 #include "train/config/run_config.h"
+#include "train/config/yaml_loader.h"
 
 namespace adagate {
 namespace {
@@ -48,10 +49,11 @@ std::string range_of(const FieldInfo& field) {
   const Constraint& c = field.constraint;
   if (!c.choices.empty()) return fmt::format("`{}`", fmt::join(c.choices, "`, `"));
   bool low = std::isfinite(c.minimum), high = std::isfinite(c.maximum);
-  if (low && high) return fmt::format("{}, {} to {}", field.type, c.minimum, c.maximum);
-  if (low && c.open_minimum) return fmt::format("{} above {}", field.type, c.minimum);
-  if (low) return fmt::format("{} from {}", field.type, c.minimum);
-  if (high) return fmt::format("{} up to {}", field.type, c.maximum);
+  if (low && high)
+    return fmt::format("{}, {} to {}", field.type, bound_text(c.minimum), bound_text(c.maximum));
+  if (low && c.open_minimum) return fmt::format("{} above {}", field.type, bound_text(c.minimum));
+  if (low) return fmt::format("{} from {}", field.type, bound_text(c.minimum));
+  if (high) return fmt::format("{} up to {}", field.type, bound_text(c.maximum));
   return field.type;
 }
 

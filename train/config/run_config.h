@@ -22,9 +22,9 @@ struct ParallelConfig {
     v.field("expert", s.expert,
             "ranks that share the experts of a layer; must divide the number of ranks and of "
             "experts; 1: every rank holds all experts",
-            at_least(1));
+            between(1, 65536));
     v.field("threads", s.threads, "OpenMP threads per rank; 0: the machine's cores / its ranks",
-            at_least(0));
+            between(0, 4096));
   }
 };
 
@@ -54,7 +54,7 @@ struct DataConfig {
             between(0.0, 0.9));
     v.field("shuffle", s.shuffle,
             "each epoch takes the samples in an order drawn from (seed, epoch)");
-    v.field("prefetch", s.prefetch, "batches read ahead of the step; 0: none", at_least(0));
+    v.field("prefetch", s.prefetch, "batches read ahead of the step; 0: none", between(0, 1000));
     v.field("keep_last_batch", s.keep_last_batch,
             "an epoch ends with a smaller batch rather than dropping its last samples");
   }
@@ -94,9 +94,10 @@ struct TrainConfig {
         "duration of the training, as all durations in s (steps), t (tokens, with k, M or G) or "
         "e (epochs)");
     v.field("batch", s.batch, "samples per step, over all ranks and accumulation steps",
-            at_least(1));
+            between(1, 1000000000));
     v.field("accumulation", s.accumulation,
-            "parts in which a rank works off its share of the batch, to save memory", at_least(1));
+            "parts in which a rank works off its share of the batch, to save memory",
+            between(1, 1000000));
     v.field("activation_checkpointing", s.activation_checkpointing,
             "block: keep only each block's input and compute the rest again in the backward pass",
             one_of({"none", "block"}));

@@ -49,11 +49,12 @@ T number_of(const ConfigNode& node, std::string_view expected) {
 void check_bounds(double value, const std::string& text, const Constraint& c) {
   bool low = c.open_minimum ? value <= c.minimum : value < c.minimum;
   if (!low && value <= c.maximum) return;
+  std::string minimum = bound_text(c.minimum), maximum = bound_text(c.maximum);
   if (std::isfinite(c.minimum) && std::isfinite(c.maximum))
-    fail("must be between {} and {}, got {}", c.minimum, c.maximum, text);
+    fail("must be between {} and {}, got {}", minimum, maximum, text);
   if (low)
-    fail("must be {} {}, got {}", c.open_minimum ? "greater than" : "at least", c.minimum, text);
-  fail("must be at most {}, got {}", c.maximum, text);
+    fail("must be {} {}, got {}", c.open_minimum ? "greater than" : "at least", minimum, text);
+  fail("must be at most {}, got {}", maximum, text);
 }
 
 std::string suggestion(std::string_view word, const std::vector<std::string>& candidates) {
@@ -72,6 +73,11 @@ void read_list(const ConfigNode& node, const Constraint& c, std::vector<T>& valu
 }
 
 }  // namespace
+
+std::string bound_text(double bound) {
+  bool whole = bound == std::floor(bound) && std::fabs(bound) < 1e15;
+  return whole ? fmt::format("{}", static_cast<int64_t>(bound)) : fmt::format("{}", bound);
+}
 
 const std::string& word_of(const ConfigNode& node, std::string_view expected) {
   if (node.kind != Kind::scalar) wrong_type(node, expected);

@@ -37,6 +37,9 @@ void read_value(const ConfigNode& node, const Constraint&, T& value) {
   value = T::parse(word_of(node, "a word"));
 }
 
+// A bound of a Constraint as the user knows it: 1000000 rather than 1e+06.
+std::string bound_text(double bound);
+
 // What all readers of one tree share.
 struct ConfigProblems {
   std::vector<std::string> key_paths;  // every key there is, "moe.gate.k"

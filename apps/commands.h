@@ -1,0 +1,26 @@
+// The subcommands of `adagate`: one file each. An add_*_command() declares the options and, when
+// the command line names its command, sets Invocation::run to what main then calls.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <functional>
+#include <string>
+
+namespace adagate {
+
+struct Invocation {
+  std::function<int()> run;  // returns the exit status; throws Error
+};
+
+void add_tokenize_command(CLI::App& program, Invocation& invocation);
+void add_inspect_command(CLI::App& program, Invocation& invocation);
+void add_config_command(CLI::App& program, Invocation& invocation);
+
+using AddCommand = void (*)(CLI::App&, Invocation&);
+inline constexpr AddCommand kCommands[] = {add_tokenize_command, add_inspect_command,
+                                           add_config_command};
+
+// Writes to standard output at once. Throws Error if that fails (a full disk, a closed pipe).
+void print_output(const std::string& text);
+
+}  // namespace adagate

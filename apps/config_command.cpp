@@ -1,0 +1,51 @@
+// adagate config: what a run would be told.
+#include <memory>
+
+#include "apps/commands.h"
+#include "apps/config_options.h"
+#include "apps/launch.h"
+#include "train/config/config_writer.h"
+
+namespace adagate {
+namespace {
+
+struct Options {
+  ConfigOptions config;
+  bool reference = false;
+  int ranks = 1;
+};
+
+int run(const Options& options) {
+  std::string text;
+  if (options.reference) {
+    text = configuration_reference();
+  } else {
+    RunConfig config = load_run_config(options.config);
+    check_consistent(config, options.ranks);
+    text = write_yaml(config);
+  }
+  if (launch_from_environment().rank == 0) print_output(text);
+  return 0;
+}
+
+}  // namespace
+
+void add_config_command(CLI::App& program, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = program.add_subcommand(
+      "config", "Check a configuration and print it with all defaults filled in");
+  add_config_options(*command, options->config, false);
+  command->add_flag("--reference", options->reference,
+                    "Print the page that explains every key (docs/configuration.md)");
+  options->ranks = launch_from_environment().ranks;
+  command->add_option("--ranks", options->ranks, "Check it for this number of ranks")
+      ->check(CLI::Range(1, 1'000'000));
+  command->footer(R"(Examples:
+  adagate config configs/quickstart.yaml --set moe.gate.threshold=0.2
+  adagate config configs/wikitext2_top2.yaml --ranks 4
+  adagate config --reference)");
+  command->callback(
+      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+}
+
+}  // namespace adagate

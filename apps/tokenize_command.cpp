@@ -1,0 +1,83 @@
+// adagate tokenize: text files to a token file.
+#include <fmt/format.h>
+#include <memory>
+
+#include "apps/commands.h"
+#include "apps/launch.h"
+#include "core/base/error.h"
+#include "data/token_file.h"
+#include "data/tokenize_files.h"
+
+namespace adagate {
+namespace {
+
+struct Options {
+  std::string tokenizer = "byte";
+  std::string output;
+  std::vector<std::string> inputs;
+  std::string documents = "file";
+  bool check = false;
+};
+
+// A token file reads back as what the tokenizer makes of the text; says what is in it.
+int check_file(const Options& options, const Tokenizer& tokenizer) {
+  for (const std::string& path : options.inputs) {
+    TokenFile file(path);
+    file.view().check_tokenizer(tokenizer);
+    file.view().verify();
+    print_output(fmt::format("{}: sound, {} tokens in {} documents, of tokenizer {}\n", path,
+                             file.view().size(), file.view().documents(),
+                             file.view().tokenizer_name()));
+  }
+  return 0;
+}
+
+int run(const Options& options) {
+  // Started under mpirun all the same, one rank does the work.
+  if (launch_from_environment().rank > 0) return 0;
+  auto tokenizer = load_tokenizer(options.tokenizer);
+  if (options.check) return check_file(options, *tokenizer);
+  check(!options.output.empty(),
+        "tokenize: --output FILE is missing (see adagate tokenize --help)");
+  TokenizeOptions how;
+  how.documents = parse_document_unit(options.documents);
+  TokenizeProgress done = tokenize_files(options.inputs, *tokenizer, options.output, how);
+  print_output(fmt::format("{}: {} tokens in {} documents of {} bytes ({:.2f} bytes per token)\n",
+                           options.output, done.tokens, done.documents, done.bytes,
+                           static_cast<double>(done.bytes) / static_cast<double>(done.tokens)));
+  return 0;
+}
+
+}  // namespace
+
+void add_tokenize_command(CLI::App& program, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      program.add_subcommand("tokenize", "Turn text files into a token file for training");
+  command->add_option("INPUT", options->inputs, "Text files (with --check, token files)")
+      ->required();
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "byte, or the path of a GPT-2 byte-level BPE: a tokenizer.json, or a folder "
+                   "with tokenizer.json, encoder.json + vocab.bpe, or vocab.json + merges.txt")
+      ->type_name("SPEC")
+      ->capture_default_str();
+  command->add_option("--output", options->output, "Token file to write")->type_name("FILE");
+  command
+      ->add_option("--documents", options->documents,
+                   "What is a document of its own: each file, each paragraph (blank lines "
+                   "between), or each line")
+      ->check(CLI::IsMember({"file", "paragraph", "line"}))
+      ->type_name("UNIT")
+      ->capture_default_str();
+  command->add_flag("--check", options->check,
+                    "Write nothing; verify that token files are whole and of this tokenizer");
+  command->footer(R"(Examples:
+  adagate tokenize data/samples/shakespeare.txt --output shakespeare.tokens
+  adagate tokenize train.txt --tokenizer datasets/tokenizers/gpt2 --documents line --output t.tokens
+  adagate tokenize --check t.tokens --tokenizer datasets/tokenizers/gpt2)");
+  command->callback(
+      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+}
+
+}  // namespace adagate

@@ -1,0 +1,165 @@
+// The program as a user meets it: exit status and output of whole command lines, alone and on two
+// ranks.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <sys/wait.h>
+#include <vector>
+
+#include "tests/support/catch.h"
+
+namespace {
+
+struct Outcome {
+  int status = -1;
+  std::string output;  // standard output and error together
+  double seconds = 0;
+};
+
+Outcome run_shell(const std::string& command) {
+  auto start = std::chrono::steady_clock::now();
+  FILE* pipe = popen(("cd " ADAGATE_SOURCE_DIR " && { " + command + "; } 2>&1").c_str(), "r");
+  REQUIRE(pipe);
+  Outcome outcome;
+  char buffer[4096];
+  while (size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) outcome.output.append(buffer, n);
+  int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return outcome;
+}
+
+Outcome run(const std::string& arguments) {
+  return run_shell(ADAGATE_PROGRAM " " + arguments);
+}
+
+Outcome run_on_two_ranks(const std::string& arguments) {
+  return run_shell(
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+      "mpirun --oversubscribe -n 2 " ADAGATE_PROGRAM " " +
+      arguments);
+}
+
+int count_of(const std::string& part, const std::string& text) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+struct WrongLine {
+  std::string arguments;
+  int status;
+  std::string message;
+};
+
+const WrongLine kWrongLines[] = {
+    {"", 2, "no command is given (see adagate --help)"},
+    {"confg x.yaml", 2, "unknown command 'confg'; did you mean 'config'? (see adagate --help)"},
+    {"--verson", 2, "unknown option '--verson'; did you mean '--version'? (see adagate --help)"},
+    {"config --referense", 2,
+     "unknown option '--referense'; did you mean '--reference'? (see adagate config --help)"},
+    {"config --set", 2, "--set: 1 required KEY=VALUE missing (see adagate config --help)"},
+    {"config --ranks 0", 2,
+     "--ranks: Value 0 not in range 1 to 1000000 (see adagate config --help)"},
+    {"config configs/none.yaml", 1, "configs/none.yaml: no such file"},
+    {"config configs", 1, "configs: is a directory, not a YAML file"},
+    {"config configs/quickstart.yaml --set moe.gate.treshold=0.2", 1,
+     "--set moe.gate.treshold=0.2: unknown key 'treshold' in moe.gate; did you mean 'threshold'?"},
+    {"config configs/quickstart.yaml --set moe.experts=3 --set parallel.expert=2 --ranks 2", 1,
+     "moe.experts is 3, but parallel.expert is 2: each expert-parallel rank holds experts/expert "
+     "experts; use 2 or 4 experts, or parallel.expert: 1"},
+};
+
+}  // namespace
+
+TEST_CASE("command line: a wrong one gives one message and a non-zero status") {
+  for (const auto& [arguments, status, message] : kWrongLines) {
+    CAPTURE(arguments);
+    Outcome outcome = run(arguments);
+    CHECK(outcome.status == status);
+    CHECK(outcome.output == "adagate: error: " + message + "\n");
+  }
+}
+
+TEST_CASE("command line: on two ranks the message comes once, soon") {
+  for (const auto& [arguments, status, message] :
+       {kWrongLines[1], kWrongLines[6], kWrongLines[9]}) {
+    CAPTURE(arguments);
+    Outcome outcome = run_on_two_ranks(arguments);
+    CAPTURE(outcome.output);
+    CHECK(outcome.status == status);
+    CHECK(count_of(message, outcome.output) == 1);
+    CHECK(count_of("adagate: error: " + message + "\n", outcome.output) == 1);
+    CHECK(outcome.seconds < 10);  // two on an idle machine
+  }
+}
+
+TEST_CASE("command line: an error of one rank alone is told with the rank") {
+  Outcome outcome = run_shell(
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe -n 1 sleep "
+      "5 : -n 1 " ADAGATE_PROGRAM " config none.yaml");
+  CAPTURE(outcome.output);
+  CHECK(outcome.status == 1);
+  CHECK(count_of("adagate [rank 1]: error: none.yaml: no such file\n", outcome.output) == 1);
+  CHECK(outcome.seconds < 10);
+}
+
+TEST_CASE("command line: help has examples for every command") {
+  Outcome outcome = run("--help");
+  CHECK(outcome.status == 0);
+  size_t at = outcome.output.find("Subcommands:");
+  REQUIRE(at != std::string::npos);
+  int commands = 0;
+  for (std::string name :
+       {"train", "evaluate", "generate", "tokenize", "inspect", "config", "bench"}) {
+    if (outcome.output.find("\n  " + name + " ", at) == std::string::npos) continue;
+    CAPTURE(name);
+    Outcome help = run(name + " --help");
+    CHECK(help.status == 0);
+    CHECK(help.output.find("Examples:\n") != std::string::npos);
+    ++commands;
+  }
+  CHECK(commands >= 1);
+  CHECK(run("--version").output.find("adagate 0.") == 0);
+  CHECK(count_of("Usage:", run_on_two_ranks("--help").output) == 1);
+}
+
+TEST_CASE("command line: a text is tokenized, checked and inspected") {
+  std::string folder = "/tmp/adagate_cli_XXXXXX";
+  REQUIRE(::mkdtemp(folder.data()) != nullptr);
+  std::string file = folder + "/s.tokens", sample = "data/samples/shakespeare.txt";
+  Outcome made = run_on_two_ranks("tokenize " + sample + " --output " + file);
+  CHECK(made.status == 0);
+  CHECK(made.output ==
+        file + ": 299869 tokens in 1 documents of 299868 bytes (1.00 bytes per token)\n");
+  Outcome sound = run("tokenize --check " + file);
+  CHECK(sound.status == 0);
+  CHECK(sound.output == file + ": sound, 299869 tokens in 1 documents, of tokenizer byte\n");
+  Outcome shown = run("inspect " + file + " --tokenizer byte");
+  CHECK(shown.status == 0);
+  CHECK(shown.output.find("First Citizen:\nBefore we proceed") != std::string::npos);
+  Outcome none = run("tokenize none.txt --output " + folder + "/n.tokens");
+  CHECK(none.status == 1);
+  CHECK(count_of("none.txt", none.output) == 1);
+  CHECK(run("tokenize " + sample).output ==
+        "adagate: error: tokenize: --output FILE is missing (see adagate tokenize --help)\n");
+  CHECK(run("inspect " + folder + "/nothing").output ==
+        "adagate: error: " + folder + "/nothing: no such file or directory\n");
+  run_shell("truncate -s -100 " + file);
+  Outcome cut = run("inspect " + file);
+  CHECK(cut.status == 1);
+  CHECK(cut.output.find("adagate: error: ") == 0);
+  CHECK(cut.output.find(file) != std::string::npos);
+  run_shell("rm -r " + folder);
+}
+
+TEST_CASE("command line: config prints what it reads again") {
+  Outcome outcome = run("config configs/quickstart.yaml --set train.batch=32");
+  CHECK(outcome.status == 0);
+  CHECK(outcome.output.find("  batch: 32  # samples per step") != std::string::npos);
+  Outcome full = run("config 3>&1 >/dev/full 2>&3 3>&-");
+  CHECK(full.status == 1);
+  CHECK(full.output ==
+        "adagate: error: cannot write to standard output: No space left on device\n");
+}
