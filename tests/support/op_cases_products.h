@@ -4,6 +4,7 @@
 #include "core/ops/bias_activation.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/linear.h"
+#include "core/ops/linear_cross_entropy.h"
 #include "tests/support/op_case.h"
 
 namespace adagate::test {
@@ -91,6 +92,19 @@ inline std::vector<OpCase> product_cases() {
             },
     });
   }
+  cases.push_back({.name = "linear_cross_entropy",
+                   .inputs =
+                       [](int64_t n) {
+                         return std::vector<OpInput>{
+                             {random_normal({n, 12}, 1)},
+                             {random_normal({53, 12}, 2), Role::parameter},
+                             {random_integers({n}, 3, -1, 53), Role::constant}};
+                       },
+                   .function =
+                       [](std::span<const Tensor> in) {
+                         auto result = linear_cross_entropy(in[0], in[1], in[2], 0.37);
+                         return std::vector{result.loss};
+                       }});
   return cases;
 }
 

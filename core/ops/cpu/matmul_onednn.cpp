@@ -133,8 +133,11 @@ bool supported(const MatmulArgs& p) {
 bool onednn_matmul(const MatmulArgs& p) {
   if (!supported(p)) return false;
   Key key{p.m, p.n, p.k, p.lda, p.ldb, p.ldc, 0, max_threads()};
-  // Rows are tokens: of A and C in forward and dX, of A and B (summed over) in dW.
-  if (!p.trans_a) key.m = kRuntime;
+  // Rows are tokens: of A and C in forward and dX, of A and B (summed over) in dW. Made for its
+  // number of rows, a product of forward or dX runs up to 1.5 times as fast (f32, B transposed, 64
+  // rows; 4 % in bf16), dW slower; so the usual numbers of rows have primitives of their own.
+  bool usual = p.m % 256 == 0 || (p.m % 16 == 0 && p.m <= 256);
+  if (!p.trans_a && !usual) key.m = kRuntime;
   if (p.trans_a && !p.trans_b) key.k = kRuntime;
   key.flags = (p.trans_a << 0) | (p.trans_b << 1) | (p.accumulate << 2) |
               ((p.bias != nullptr) << 3) | (static_cast<int>(p.a_type) << 4) |
