@@ -14,8 +14,9 @@ template <class T>
 struct AdamWFactors {
   T gradient;  // clipping factor
   T beta1, beta2;
-  T rate;  // learning rate / (1 - beta1^step)
-  T root;  // 1 / sqrt(1 - beta2^step)
+  T new1, new2;  // 1 - beta, rounded once: in f32 1 - 0.98f is off by 1e-6
+  T rate;        // learning rate / (1 - beta1^step)
+  T root;        // 1 / sqrt(1 - beta2^step)
   T epsilon;
   T shrink;  // 1 - learning rate * weight decay
 };
@@ -23,8 +24,8 @@ struct AdamWFactors {
 template <class T>
 ADAGATE_HD inline T adamw_element(const AdamWFactors<T>& f, T value, T gradient, T& m, T& v) {
   T g = gradient * f.gradient;
-  m = f.beta1 * m + (T(1) - f.beta1) * g;
-  v = f.beta2 * v + (T(1) - f.beta2) * g * g;
+  m = f.beta1 * m + f.new1 * g;
+  v = f.beta2 * v + f.new2 * g * g;
   return value * f.shrink - f.rate * m / (std::sqrt(v) * f.root + f.epsilon);
 }
 

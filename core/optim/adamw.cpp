@@ -43,6 +43,8 @@ void AdamW::step(double learning_rate, double gradient_factor) {
                     .factors = {.gradient = gradient_factor,
                                 .beta1 = config_.beta1,
                                 .beta2 = config_.beta2,
+                                .new1 = 1 - config_.beta1,
+                                .new2 = 1 - config_.beta2,
                                 .rate = learning_rate / (1 - std::pow(config_.beta1, t)),
                                 .root = 1 / std::sqrt(1 - std::pow(config_.beta2, t)),
                                 .epsilon = config_.epsilon,

@@ -30,8 +30,8 @@ void update_block(const AdamWArgs& a, const AdamWFactors<T>& f, int64_t begin, i
 template <class T>
 void update(const AdamWArgs& a) {
   const auto& d = a.factors;
-  AdamWFactors<T> f{T(d.gradient), T(d.beta1),   T(d.beta2), T(d.rate),
-                    T(d.root),     T(d.epsilon), T(d.shrink)};
+  AdamWFactors<T> f{T(d.gradient), T(d.beta1), T(d.beta2),   T(d.new1),  T(d.new2),
+                    T(d.rate),     T(d.root),  T(d.epsilon), T(d.shrink)};
   int64_t blocks = (a.n + kBlock - 1) / kBlock;
 #pragma omp parallel for schedule(static)
   for (int64_t b = 0; b < blocks; ++b) {
