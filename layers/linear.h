@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/nn/module.h"
-#include "core/ops/matmul.h"
+#include "core/ops/linear.h"
 
 namespace adagate {
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained model: installs packages, builds, trains a small mixture-of-experts
+# From a fresh clone to a trained model: installs packages, builds, trains a mixture-of-experts
 # language model on two ranks, compares its loss with what counting letters gives, lets it write.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
