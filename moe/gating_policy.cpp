@@ -43,7 +43,7 @@ std::unique_ptr<GatingPolicy> make_fixed_policy(int64_t k, int64_t experts) {
   check(k >= 1 && k <= experts, "moe.gate.k is {} but moe.experts is {}: choose 1 to {}", k,
         experts, experts);
   return std::make_unique<RulePolicy>(
-      SelectionRule{.kind = SelectionRule::Kind::fixed, .k_max = k, .rng = {}});
+      SelectionRule{.kind = SelectionRule::Kind::fixed, .k_max = k});
 }
 
 std::unique_ptr<GatingPolicy> make_top1_policy(const GateConfig&, int64_t experts) {
@@ -65,16 +65,14 @@ std::unique_ptr<GatingPolicy> make_adaptive_policy(const GateConfig& config, int
   return std::make_unique<RulePolicy>(SelectionRule{.kind = SelectionRule::Kind::gap,
                                                     .k_max = std::min(config.k_max, experts),
                                                     .threshold = config.threshold,
-                                                    .pair_normalized = config.normalize == "pair",
-                                                    .rng = {}});
+                                                    .pair_normalized = config.normalize == "pair"});
 }
 
 std::unique_ptr<GatingPolicy> make_random_one_or_two_policy(const GateConfig& config,
                                                             int64_t experts) {
   return std::make_unique<RandomOneOrTwo>(SelectionRule{.kind = SelectionRule::Kind::random_second,
                                                         .k_max = std::min<int64_t>(2, experts),
-                                                        .share = config.two_expert_share,
-                                                        .rng = {}});
+                                                        .share = config.two_expert_share});
 }
 
 std::unique_ptr<GatingPolicy> make_gating_policy(const GateConfig& config, int64_t experts) {

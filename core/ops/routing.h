@@ -37,7 +37,7 @@ struct SelectionRule {
   double threshold = 0;          // gap
   bool pair_normalized = false;  // gap: compare (R_1 - R_r) / (R_1 + R_r)
   double share = 0;              // random_second
-  Rng rng;                       // random_second: addressed by row id
+  Rng rng = {};                  // random_second: addressed by row id
 };
 
 struct Selection {

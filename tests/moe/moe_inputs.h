@@ -6,7 +6,7 @@
 
 #include "core/ops/routing.h"
 #include "moe/gating_policy.h"
-#include "tests/support/op_case.h"
+#include "tests/support/op_cases_moe.h"
 
 namespace adagate::test {
 

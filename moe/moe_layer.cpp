@@ -1,0 +1,55 @@
+#include "moe/moe_layer.h"
+
+#include "core/autograd/phase_span.h"
+#include "moe/routing_step.h"
+
+namespace adagate {
+
+MoeLayer::MoeLayer(const MoeLayerConfig& config, const Mesh& mesh)
+    : config_(config),
+      dispatcher_(mesh.expert, config.moe.experts),
+      gate_(config.width, config.moe.experts, config.layer, config.moe.gate, config.initial_stddev),
+      experts_({.width = config.width,
+                .hidden = config.hidden,
+                .experts = config.moe.experts,
+                .first = dispatcher_.first_expert(),
+                .local = dispatcher_.local_experts(),
+                .activation = config.activation,
+                .bias = config.bias,
+                .initial_stddev = config.initial_stddev,
+                .output_initial_stddev = config.output_initial_stddev}) {
+  add("gate", gate_);
+  add("experts", experts_);
+}
+
+Tensor MoeLayer::forward(const Tensor& x, ForwardContext& context) {
+  RoutingStep* step = context.routing;
+  bool counts = step && !step->replays();
+  RoutingPlan plan;
+  Dispatched dispatched;
+  Tensor y;
+  {
+    PhaseSpan span(Phase::gate);
+    plan = gate_.forward(x, context);
+  }
+  {
+    PhaseSpan span(Phase::dispatch);
+    dispatched = dispatcher_.dispatch(x, plan);
+  }
+  if (counts) {
+    double gate_flops = 2.0 * static_cast<double>(x.numel() * config_.moe.experts);
+    double flops = static_cast<double>(dispatched.rows.rows()) * experts_.flops_per_row();
+    auto row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()));
+    // Rows travel to the experts and back.
+    step->count_exchange(config_.layer, dispatched.rows_sent, 2 * dispatched.rows_sent * row_bytes,
+                         gate_flops + flops);
+  }
+  {
+    PhaseSpan span(Phase::experts);
+    y = experts_.forward(dispatched.rows, dispatched.offsets);
+  }
+  PhaseSpan span(Phase::combine);
+  return dispatcher_.combine(y, dispatched);
+}
+
+}  // namespace adagate

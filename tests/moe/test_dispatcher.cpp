@@ -1,0 +1,118 @@
+// Rows go to their experts and come back: combine(dispatch(x)) = x for identity experts.
+#include <numeric>
+
+#include "moe/dispatcher.h"
+#include "parallel/thread_communicator.h"
+#include "tests/moe/moe_inputs.h"
+#include "tests/support/catch.h"
+#include "tests/support/gradient_check.h"
+
+namespace adagate::test {
+namespace {
+
+// A plan with weights 1/(number of experts): exact for 1 or 2 experts.
+RoutingPlan even_plan(const Selection& s, int64_t experts, DType type) {
+  RoutingPlan plan{.experts = experts,
+                   .selection = s,
+                   .weight = Tensor::empty({s.expert.numel()}, type),
+                   .counts = std::vector<int64_t>(static_cast<size_t>(experts))};
+  for (int32_t e : ints(s.expert)) ++plan.counts[static_cast<size_t>(e)];
+  std::vector<float> weights;
+  for (int64_t t = 0; t < plan.tokens(); ++t)
+    for (int64_t i = 0; i < plan.experts_of(t); ++i)
+      weights.push_back(1.0f / static_cast<float>(plan.experts_of(t)));
+  plan.weight.copy_from(Tensor::from(weights, {s.expert.numel()}));
+  return plan;
+}
+
+}  // namespace
+
+TEST_CASE("sort_by_expert is a stable counting sort", "[moe]") {
+  for (int64_t tokens : {0, 1, 33, 5000}) {
+    Selection s = random_selection(tokens);
+    ExpertOrder order = sort_by_expert(s.row_start, s.expert, kCaseExperts);
+    auto row = ints(order.row), token = ints(order.token), expert = ints(s.expert);
+    REQUIRE(order.offsets.front() == 0);
+    REQUIRE(order.offsets.back() == s.expert.numel());
+    bool fine = true;
+    for (size_t e = 0; e + 1 < order.offsets.size(); ++e)
+      for (int64_t r = order.offsets[e] + 1; r < order.offsets[e + 1]; ++r)
+        fine = fine && token[static_cast<size_t>(r)] > token[static_cast<size_t>(r) - 1];
+    auto start = ints(s.row_start);
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int32_t i = start[static_cast<size_t>(t)]; i < start[static_cast<size_t>(t) + 1]; ++i) {
+        auto r = row[static_cast<size_t>(i)];
+        auto e = static_cast<size_t>(expert[static_cast<size_t>(i)]);
+        fine = fine && r >= order.offsets[e] && r < order.offsets[e + 1] &&
+               token[static_cast<size_t>(r)] == t;
+      }
+    CHECK(fine);
+  }
+}
+
+TEST_CASE("combine(dispatch(x)) = x for identity experts, forward and backward", "[moe]") {
+  constexpr int64_t kExperts = 8;
+  for (DType type : {DType::f32, DType::bf16, DType::f64})
+    for (int ranks : {1, 2, 4})
+      for (int empty : {-1, 0, ranks - 1}) {  // this rank has no tokens
+        INFO(name_of(type) << ", " << ranks << " ranks, empty " << empty);
+        std::vector<int> good(static_cast<size_t>(ranks), 0);
+        std::vector<int64_t> rows(static_cast<size_t>(ranks), 0), taken = rows;
+        run_ranks(ranks, [&](std::shared_ptr<Communicator> group) {
+          int64_t tokens = group->rank() == empty ? 0 : 31 + 7 * group->rank();
+          GateScores scores = random_scores(tokens, kExperts);
+          SelectionRule rule{.kind = SelectionRule::Kind::gap, .k_max = 2, .threshold = 0.1};
+          RoutingPlan plan = even_plan(select_experts(scores, rule, {}, {}), kExperts,
+                                       type == DType::f64 ? DType::f64 : DType::f32);
+          Dispatcher dispatcher(group, kExperts);
+          Tensor x = random_normal({tokens, 17}, 9).to(type),
+                 dy = random_normal({tokens, 17}, 10).to(type);
+          x.set_slot(std::make_shared<GradSlot>());
+          Tape tape;
+          Tensor y;
+          auto me = static_cast<size_t>(group->rank());
+          {
+            Recording on(tape);
+            Dispatched d = dispatcher.dispatch(x, plan);
+            rows[me] = d.rows.rows();
+            taken[me] = plan.assignments();
+            y = dispatcher.combine(d.rows, d);
+          }
+          tape.backward(y, dy);
+          good[me] = same_bits(x.detach(), y.detach()) &&
+                     (tokens == 0 || same_bits(x.slot()->value(), dy));
+        });
+        CHECK(good == std::vector<int>(static_cast<size_t>(ranks), 1));
+        CHECK(std::accumulate(rows.begin(), rows.end(), int64_t{0}) ==
+              std::accumulate(taken.begin(), taken.end(), int64_t{0}));
+      }
+}
+
+TEST_CASE("Dispatched rows are those of the experts of the rank", "[moe]") {
+  // Row values name their token and rank; expert e = (token + rank) % 4.
+  std::vector<float> rows[2];
+  std::vector<int64_t> offsets[2];
+  run_ranks(2, [&](std::shared_ptr<Communicator> group) {
+    constexpr int64_t kTokens = 6;
+    std::vector<int32_t> start{0}, expert;
+    std::vector<float> values;
+    for (int32_t t = 0; t < kTokens; ++t) {
+      start.push_back(t + 1);
+      expert.push_back((t + group->rank()) % 4);
+      values.push_back(static_cast<float>(10 * group->rank() + t));
+    }
+    Selection s{Tensor::from(start, {kTokens + 1}), Tensor::from(expert, {kTokens})};
+    Dispatcher dispatcher(group, 4);
+    Dispatched d =
+        dispatcher.dispatch(Tensor::from(values, {kTokens, 1}), even_plan(s, 4, DType::f32));
+    rows[group->rank()] = d.rows.to_floats();
+    offsets[group->rank()] = d.offsets;
+  });
+  // Rank 0 has experts 0 and 1, rank 1 experts 2 and 3; inside an expert sources in rank order.
+  CHECK(rows[0] == std::vector<float>{0, 4, 13, 1, 5, 10, 14});
+  CHECK(offsets[0] == std::vector<int64_t>{0, 3, 7});
+  CHECK(rows[1] == std::vector<float>{2, 11, 15, 3, 12});
+  CHECK(offsets[1] == std::vector<int64_t>{0, 3, 5});
+}
+
+}  // namespace adagate::test
