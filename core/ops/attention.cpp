@@ -1,0 +1,152 @@
+#include "core/ops/attention.h"
+
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "core/autograd/tape.h"
+
+namespace adagate {
+namespace {
+
+DType compute_dtype(DType t) {
+  return t == DType::f64 ? DType::f64 : DType::f32;
+}
+
+void check_shape(const char* op, const Tensor& qkv, const AttentionShape& s) {
+  check(s.kv_heads > 0 && s.heads % s.kv_heads == 0,
+        "{}: {} heads are not a multiple of {} key-value heads", op, s.heads, s.kv_heads);
+  const int64_t rows = s.batch * s.sequence, cols = (s.heads + 2 * s.kv_heads) * s.head_dim;
+  check(qkv.numel() == rows * cols && qkv.cols() == cols,
+        "{}: qkv is {}, [{}, {}] expected for batch {}, sequence {}, {} + 2 x {} heads of {}", op,
+        qkv.shape().str(), rows, cols, s.batch, s.sequence, s.heads, s.kv_heads, s.head_dim);
+  check(s.rotary_base == 0 || s.head_dim % 2 == 0,
+        "{}: rotary positions need an even head dimension, got {}", op, s.head_dim);
+}
+
+double scale_of(const AttentionShape& s) {
+  return s.scale != 0 ? s.scale : 1.0 / std::sqrt(static_cast<double>(s.head_dim));
+}
+
+RotaryTable make_rotary_table(double base, int64_t head_dim, int64_t positions) {
+  const int64_t half = head_dim / 2;
+  RotaryTable table{Tensor::empty({positions, half}, DType::f64),
+                    Tensor::empty({positions, half}, DType::f64)};
+  for (int64_t t = 0; t < positions; ++t) {
+    for (int64_t i = 0; i < half; ++i) {
+      double angle = static_cast<double>(t) *
+                     std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+      table.cosines.data<double>()[t * half + i] = std::cos(angle);
+      table.sines.data<double>()[t * half + i] = std::sin(angle);
+    }
+  }
+  return table;
+}
+
+}  // namespace
+
+RotaryTable rotary_table(double base, int64_t head_dim, int64_t positions, DType dtype) {
+  static std::mutex mutex;
+  static std::map<std::tuple<double, int64_t, DType>, RotaryTable> tables;
+  std::lock_guard lock(mutex);
+  RotaryTable& table = tables[{base, head_dim, dtype}];
+  if (!table.cosines || table.cosines.dim(0) < positions) {
+    // Growing by powers of two: generation asks for one more position at each step.
+    int64_t rows = 64;
+    while (rows < positions) rows *= 2;
+    RotaryTable exact = make_rotary_table(base, head_dim, rows);
+    table = {exact.cosines.to(dtype), exact.sines.to(dtype)};
+  }
+  return table;
+}
+
+Tensor attention(const Tensor& qkv, const AttentionShape& shape, const Tensor& lengths,
+                 const DropoutSite& site, const Tensor& row_ids) {
+  check_shape("attention", qkv, shape);
+  const int64_t rows = shape.batch * shape.sequence;
+  check_dropout("attention", site, row_ids, rows);
+  check(!lengths || (lengths.numel() == shape.batch && lengths.dtype() == DType::i32),
+        "attention: lengths is {} {}, i32 [{}] expected", name_of(lengths.dtype()),
+        lengths.shape().str(), shape.batch);
+  const DType stats = compute_dtype(qkv.dtype());
+  RotaryTable rotary;
+  if (shape.rotary_base != 0)
+    rotary = rotary_table(shape.rotary_base, shape.head_dim, shape.sequence, stats);
+  Tensor output = Tensor::empty({rows, shape.heads * shape.head_dim}, qkv.dtype(), qkv.device());
+  Tensor lse = Tensor::empty({shape.batch, shape.heads, shape.sequence}, stats, qkv.device());
+  AttentionArgs args{.qkv = qkv.raw(),
+                     .output = output.raw(),
+                     .lse = lse.raw(),
+                     .lengths = lengths.data<int32_t>(),
+                     .row_ids = site.active() ? row_ids.data<int64_t>() : nullptr,
+                     .cosines = rotary.cosines.raw(),
+                     .sines = rotary.sines.raw(),
+                     .batch = shape.batch,
+                     .sequence = shape.sequence,
+                     .heads = shape.heads,
+                     .kv_heads = shape.kv_heads,
+                     .head_dim = shape.head_dim,
+                     .causal = shape.causal,
+                     .scale = scale_of(shape),
+                     .rng = site.rng,
+                     .mask = DropoutMask(site.probability),
+                     .dtype = qkv.dtype()};
+  launch_on(qkv.device(), args);
+  if (!tape_needs({&qkv})) return output;
+  // The tensors are captured to keep alive what `args` points to.
+  return record("attention", output,
+                [args, qkv = qkv.detach(), output = output.detach(), lse, lengths, row_ids, rotary,
+                 dqkv = Gradient(qkv)](const Tensor& dy) {
+                  if (GradDestination to = dqkv.destination())
+                    launch_on(dy.device(), AttentionBackwardArgs{.forward = args,
+                                                                 .doutput = dy.raw(),
+                                                                 .dqkv = to.tensor.raw(),
+                                                                 .accumulate = to.accumulate});
+                });
+}
+
+namespace {
+
+// Makes room for `rows` more rows of `cols` elements.
+void grow(Tensor& t, int64_t length, int64_t rows, int64_t cols, DType dtype, Device device) {
+  if (t && t.dim(0) >= length + rows) return;
+  int64_t capacity = t ? t.dim(0) : 64;
+  while (capacity < length + rows) capacity *= 2;
+  Tensor larger = Tensor::empty({capacity, cols}, dtype, device);
+  if (length > 0) larger.slice(0, length).copy_from(t.slice(0, length));
+  t = larger;
+}
+
+}  // namespace
+
+Tensor attention_step(const Tensor& qkv, const AttentionShape& shape, KvCache& cache) {
+  check_shape("attention_step", qkv, shape);
+  check(shape.batch == 1, "attention_step: takes one sequence, got {}", shape.batch);
+  const int64_t cols = shape.kv_heads * shape.head_dim, rows = shape.sequence;
+  grow(cache.k, cache.length, rows, cols, qkv.dtype(), qkv.device());
+  grow(cache.v, cache.length, rows, cols, qkv.dtype(), qkv.device());
+  RotaryTable rotary;
+  if (shape.rotary_base != 0)
+    rotary = rotary_table(shape.rotary_base, shape.head_dim, cache.length + rows,
+                          compute_dtype(qkv.dtype()));
+  Tensor output = Tensor::empty({rows, shape.heads * shape.head_dim}, qkv.dtype(), qkv.device());
+  launch_on(qkv.device(), AttentionStepArgs{.qkv = qkv.raw(),
+                                            .output = output.raw(),
+                                            .k = cache.k.raw(),
+                                            .v = cache.v.raw(),
+                                            .cosines = rotary.cosines.raw(),
+                                            .sines = rotary.sines.raw(),
+                                            .rows = rows,
+                                            .start = cache.length,
+                                            .heads = shape.heads,
+                                            .kv_heads = shape.kv_heads,
+                                            .head_dim = shape.head_dim,
+                                            .causal = shape.causal,
+                                            .scale = scale_of(shape),
+                                            .dtype = qkv.dtype()});
+  cache.length += rows;
+  return output;
+}
+
+}  // namespace adagate

@@ -1,0 +1,157 @@
+// Full-width vectors and the small products that blockwise kernels are made of. Written with the
+// compilers' vector extension, so one source serves AVX-512, AVX2 and narrower machines.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+namespace adagate {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kMicroRows = 8;  // 8 x 2 accumulators of 32 registers
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+constexpr int kMicroRows = 4;  // 4 x 2 of 16
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kMicroRows = 4;
+#endif
+
+template <class C>
+struct VectorOf {
+  typedef C type __attribute__((vector_size(kVectorBytes), may_alias));
+};
+template <class C>
+using Vec = typename VectorOf<C>::type;
+template <class C>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(C));
+
+// Memory must be aligned to kVectorBytes.
+template <class C>
+inline Vec<C> load(const C* from) {
+  return *reinterpret_cast<const Vec<C>*>(from);
+}
+template <class C>
+inline void store(C* to, Vec<C> value) {
+  *reinterpret_cast<Vec<C>*>(to) = value;
+}
+template <class C>
+inline Vec<C> broadcast(C value) {
+  return Vec<C>{} + value;
+}
+template <class C>
+inline Vec<C> max(Vec<C> a, Vec<C> b) {
+  return a > b ? a : b;
+}
+
+// 2^x for x <= 126, relative error below 2e-7 in f32; 0 below -126.
+inline Vec<float> exp2(Vec<float> x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec<float> whole = (x + kRound) - kRound;
+  const Vec<float> f = x - whole;  // [-0.5, 0.5]
+  // Polynomial through the Chebyshev nodes of that interval.
+  Vec<float> p = broadcast(0.00015461445f) * f + 0.0013400428f;
+  p = p * f + 0.0096180567f;
+  p = p * f + 0.055503272f;
+  p = p * f + 0.24022651f;
+  p = p * f + 0.69314721f;
+  p = p * f + 1.0f;
+  using Ints = Vec<int32_t>;
+  const Ints exponent = __builtin_convertvector(whole, Ints) << 23;
+  const auto y = std::bit_cast<Vec<float>>(std::bit_cast<Ints>(p) + exponent);
+  return x < -126.0f ? Vec<float>{} : y;
+}
+inline Vec<double> exp2(Vec<double> x) {
+  Vec<double> y;
+  for (int i = 0; i < kLanes<double>; ++i) y[i] = std::exp2(x[i]);
+  return y;
+}
+
+// Transposes a square block of kLanes x kLanes, by log2(kLanes) rounds of perfect shuffles.
+template <class C>
+inline void transpose_block(const C* from, int64_t from_stride, C* to, int64_t to_stride) {
+  constexpr int n = kLanes<C>;
+  using Index = Vec<std::conditional_t<sizeof(C) == 4, int32_t, int64_t>>;
+  Index low, high;
+  for (int i = 0; i < n; ++i) {
+    low[i] = i / 2 + (i % 2) * n;
+    high[i] = n / 2 + i / 2 + (i % 2) * n;
+  }
+  Vec<C> rows[n], next[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) rows[i] = load(from + i * from_stride);
+#pragma GCC unroll 4
+  for (int round = 1; round < n; round *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(rows[i], rows[i + n / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + n / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) rows[i] = next[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) store(to + i * to_stride, rows[i]);
+}
+
+// to [cols, rows] = from [rows, cols] transposed; both sizes multiples of kLanes.
+template <class C>
+inline void transpose(int64_t rows, int64_t cols, const C* from, int64_t from_stride, C* to,
+                      int64_t to_stride) {
+  for (int64_t i = 0; i < rows; i += kLanes<C>)
+    for (int64_t j = 0; j < cols; j += kLanes<C>)
+      transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+}
+
+enum class Left { row_major, column_major };
+enum class Write { overwrite, accumulate };
+
+// kMicroRows x (kWide vectors) of tile_product, held in registers.
+template <Left kLeft, Write kWrite, int kWide, class C>
+inline void micro_product(int64_t depth, const C* a, int64_t lda, const C* b, int64_t ldb, C* c,
+                          int64_t ldc) {
+  constexpr int L = kLanes<C>;
+  Vec<C> sum[kMicroRows][kWide];
+#pragma GCC unroll 8
+  for (int i = 0; i < kMicroRows; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < kWide; ++j)
+      sum[i][j] = kWrite == Write::accumulate ? load(c + i * ldc + j * L) : Vec<C>{};
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec<C> right[kWide];
+#pragma GCC unroll 2
+    for (int j = 0; j < kWide; ++j) right[j] = load(b + k * ldb + j * L);
+#pragma GCC unroll 8
+    for (int i = 0; i < kMicroRows; ++i) {
+      const C left = kLeft == Left::row_major ? a[i * lda + k] : a[k * lda + i];
+#pragma GCC unroll 2
+      for (int j = 0; j < kWide; ++j) sum[i][j] += left * right[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kMicroRows; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < kWide; ++j) store(c + i * ldc + j * L, sum[i][j]);
+}
+
+// c [rows, cols] (+)= a b for operands that sit in the caches. a is [rows, depth], or [depth, rows]
+// when column-major; b is [depth, cols]. rows: multiple of kMicroRows, cols: of kLanes.
+template <Left kLeft, Write kWrite, class C>
+inline void tile_product(int64_t rows, int64_t cols, int64_t depth, const C* a, int64_t lda,
+                         const C* b, int64_t ldb, C* c, int64_t ldc) {
+  constexpr int64_t kWide = 2 * kLanes<C>;
+  int64_t j = 0;
+  for (; j + kWide <= cols; j += kWide)
+    for (int64_t i = 0; i < rows; i += kMicroRows)
+      micro_product<kLeft, kWrite, 2>(depth, a + (kLeft == Left::row_major ? i * lda : i), lda,
+                                      b + j, ldb, c + i * ldc + j, ldc);
+  for (; j < cols; j += kLanes<C>)
+    for (int64_t i = 0; i < rows; i += kMicroRows)
+      micro_product<kLeft, kWrite, 1>(depth, a + (kLeft == Left::row_major ? i * lda : i), lda,
+                                      b + j, ldb, c + i * ldc + j, ldc);
+}
+
+}  // namespace adagate

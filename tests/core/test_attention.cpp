@@ -1,0 +1,192 @@
+// Blockwise attention against the textbook formula, written out here with a [sequence, sequence]
+// matrix.
+#include <cmath>
+#include <complex>
+
+#include "core/ops/attention.h"
+#include "tests/support/gradient_check.h"
+#include "tests/support/op_cases_rows.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+using namespace adagate;
+using namespace adagate::test;
+
+namespace {
+
+struct Problem {
+  AttentionShape shape;
+  Tensor qkv, lengths;
+  DropoutSite site;
+  Tensor ids;
+};
+
+Problem problem(const AttentionVariant& v, int64_t sequence) {
+  Problem p{v.shape, {}, {}, dropout_site(v.dropout), {}};
+  p.shape.sequence = sequence;
+  const int64_t rows = p.shape.batch * sequence;
+  p.qkv = random_normal({rows, (v.shape.heads + 2 * v.shape.kv_heads) * v.shape.head_dim}, 1);
+  if (v.lengths) p.lengths = attention_lengths(p.shape.batch, sequence);
+  p.ids = row_ids(rows);
+  return p;
+}
+
+// Element d of one head's vector, rotated by its position as a complex number (x[i], x[i + half]).
+double rotated(const double* x, int64_t d, int64_t position, const AttentionShape& s) {
+  if (s.rotary_base == 0) return x[d];
+  const int64_t half = s.head_dim / 2, i = d % half;
+  const double angle =
+      static_cast<double>(position) /
+      std::pow(s.rotary_base, 2.0 * static_cast<double>(i) / static_cast<double>(s.head_dim));
+  const auto z = std::complex<double>(x[i], x[i + half]) * std::polar(1.0, angle);
+  return d < half ? z.real() : z.imag();
+}
+
+std::vector<double> reference(const Problem& p) {
+  const AttentionShape& s = p.shape;
+  const int64_t T = s.sequence, D = s.head_dim, width = (s.heads + 2 * s.kv_heads) * D;
+  const double scale = s.scale != 0 ? s.scale : 1 / std::sqrt(static_cast<double>(D));
+  const DropoutMask mask(p.site.probability);
+  std::vector<double> out(static_cast<size_t>(s.batch * T * s.heads * D), 0.0);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    const int64_t length = p.lengths ? p.lengths.data<int32_t>()[b] : T;
+    for (int64_t h = 0; h < s.heads; ++h) {
+      const int64_t kv = h / (s.heads / s.kv_heads);
+      auto vector = [&](int64_t t, int64_t head) {
+        return p.qkv.data<double>() + (b * T + t) * width + head * D;
+      };
+      for (int64_t t = 0; t < length; ++t) {
+        const int64_t seen = s.causal ? t + 1 : length;
+        std::vector<double> weight(static_cast<size_t>(seen));
+        double sum = 0;
+        for (int64_t n = 0; n < seen; ++n) {
+          double score = 0;
+          for (int64_t d = 0; d < D; ++d)
+            score += rotated(vector(t, h), d, t, s) * rotated(vector(n, s.heads + kv), d, n, s);
+          weight[static_cast<size_t>(n)] = std::exp(scale * score);
+          sum += weight[static_cast<size_t>(n)];
+        }
+        const auto id = static_cast<uint64_t>(p.ids.data<int64_t>()[b * T + t]);
+        const uint32_t key = attention_row_key(p.site.rng.row_key(id), static_cast<uint32_t>(h));
+        for (int64_t n = 0; n < seen; ++n) {
+          double w = weight[static_cast<size_t>(n)] / sum;
+          if (p.site.active()) w *= mask.factor(key, static_cast<uint32_t>(n));
+          for (int64_t d = 0; d < D; ++d)
+            out[static_cast<size_t>(((b * T + t) * s.heads + h) * D + d)] +=
+                w * vector(n, s.heads + s.kv_heads + kv)[d];
+        }
+      }
+    }
+  }
+  return out;
+}
+
+Tensor run(const Problem& p, DType type = DType::f64) {
+  return attention(p.qkv.to(type), p.shape, p.lengths, p.site, p.ids);
+}
+
+void use_threads(int n) {
+#ifdef _OPENMP
+  omp_set_num_threads(n);
+#else
+  (void)n;
+#endif
+}
+
+// Output and dqkv, f64 holding the exact values of `type`.
+std::pair<std::vector<double>, std::vector<double>> both_ways(const Problem& p, DType type) {
+  Tensor x = p.qkv.to(type).clone();
+  x.set_slot(std::make_shared<GradSlot>());
+  Tape tape;
+  Recording on(tape);
+  Tensor y = attention(x, p.shape, p.lengths, p.site, p.ids);
+  tape.backward(y, random_normal(y.shape(), 9).to(type));
+  return {y.to_doubles(), x.slot()->value().to_doubles()};
+}
+
+}  // namespace
+
+TEST_CASE("attention follows the formula across block borders") {
+  for (const AttentionVariant& v : attention_variants()) {
+    for (int64_t sequence : {1, 2, 15, 64, 129, 200}) {
+      INFO(v.name << ", sequence " << sequence);
+      Problem p = problem(v, sequence);
+      Tensor expected = Tensor::from(std::span<const double>(reference(p)), run(p).shape());
+      CHECK(relative_error(run(p), expected) < 1e-12);
+      CHECK(relative_error(run(p, DType::f32), expected) < 1e-5);
+      CHECK(relative_error(run(p, DType::bf16), expected) < 3e-2);
+    }
+  }
+}
+
+TEST_CASE("attention's gradient is right across block borders") {
+  for (const AttentionVariant& v : attention_variants()) {
+    INFO(v.name);
+    Problem p = problem(v, 150);
+    auto function = [&](std::span<const Tensor> in) {
+      return std::vector{attention(in[0], p.shape, p.lengths, p.site, p.ids)};
+    };
+    check_gradients({{p.qkv}}, function);
+    auto exact = both_ways(p, DType::f64), single = both_ways(p, DType::f32);
+    const Shape flat{p.qkv.numel()};
+    CHECK(relative_error(Tensor::from(std::span<const double>(single.second), flat),
+                         Tensor::from(std::span<const double>(exact.second), flat)) < 1e-5);
+  }
+}
+
+TEST_CASE("attention does not depend on the number of threads") {
+  for (const AttentionVariant& v : attention_variants()) {
+    for (DType type : {DType::f32, DType::bf16}) {
+      INFO(v.name << " " << name_of(type));
+      // 333 queries of one sample: two and eight threads take slices, one thread does not.
+      Problem p = problem(v, 333);
+      use_threads(1);
+      auto one = both_ways(p, type);
+      for (int threads : {2, 8}) {
+        use_threads(threads);
+        CHECK(one == both_ways(p, type));
+      }
+      use_threads(2);
+    }
+  }
+}
+
+TEST_CASE("attention refuses what does not fit") {
+  AttentionShape s{.batch = 2, .sequence = 3, .heads = 4, .kv_heads = 3, .head_dim = 8};
+  Tensor qkv = Tensor::zeros({6, 96}, DType::f32);
+  CHECK_THROWS_WITH(attention(qkv, s, {}, {}, {}),
+                    "attention: 4 heads are not a multiple of 3 key-value heads");
+  s.kv_heads = 2;
+  CHECK_THROWS_WITH(attention(qkv, s, {}, {}, {}),
+                    "attention: qkv is [6, 96], [6, 64] expected for batch 2, sequence 3, "
+                    "4 + 2 x 2 heads of 8");
+  s.kv_heads = 4;
+  CHECK_THROWS_AS(attention(qkv, s, Tensor::zeros({3}, DType::i32), {}, {}), Error);
+  CHECK_THROWS_AS(attention(qkv, s, {}, {Rng(), 0.5}, {}), Error);
+  s.batch = 0;
+  CHECK(attention(Tensor::empty({0, 96}, DType::f32), s, {}, {}, {}).numel() == 0);
+}
+
+TEST_CASE("attention by steps equals attention at once") {
+  for (double rotary : {0.0, 100.0}) {
+    AttentionShape s{.batch = 1,
+                     .sequence = 90,
+                     .heads = 4,
+                     .kv_heads = 2,
+                     .head_dim = 6,
+                     .rotary_base = rotary};
+    Tensor qkv = random_normal({90, 48}, 1);
+    Tensor whole = attention(qkv, s, {}, {}, {});
+    KvCache cache;
+    for (int64_t at = 0, rows = 40; at < 90; at += rows, rows = at < 80 ? 1 : 10) {
+      rows = std::min<int64_t>(rows, 90 - at);
+      AttentionShape step = s;
+      step.sequence = rows;
+      Tensor part = attention_step(qkv.slice(at, at + rows).clone(), step, cache);
+      CHECK(relative_error(part, whole.slice(at, at + rows)) < 1e-12);
+      CHECK(cache.length == at + rows);
+    }
+  }
+}

@@ -1,0 +1,162 @@
+// Ops that work on rows: norms, embedding, dropout, elementwise; and attention.
+#pragma once
+
+#include "core/ops/attention.h"
+#include "core/ops/dropout.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/embedding.h"
+#include "core/ops/norm.h"
+#include "tests/support/op_case.h"
+
+namespace adagate::test {
+
+// Row ids that are neither dense nor small.
+inline Tensor row_ids(int64_t n) {
+  Tensor ids = Tensor::empty({n}, DType::i64);
+  for (int64_t i = 0; i < n; ++i) ids.data<int64_t>()[i] = (int64_t{1} << 33) + 5 * i;
+  return ids;
+}
+
+inline DropoutSite dropout_site(double probability) {
+  return {Rng(3, RngStream::dropout, 5, 1), probability};
+}
+
+inline std::vector<OpCase> norm_cases() {
+  auto inputs = [](int64_t n) {
+    return std::vector<OpInput>{{random_normal({n, 37}, 1)},
+                                {random_normal({37}, 2), Role::precise},
+                                {random_normal({37}, 3), Role::precise}};
+  };
+  std::vector<OpCase> cases;
+  cases.push_back(
+      {.name = "layer_norm", .inputs = inputs, .function = [](std::span<const Tensor> in) {
+         return std::vector{layer_norm(in[0], in[1], in[2], 1e-5)};
+       }});
+  cases.push_back(
+      {.name = "rms_norm",
+       .inputs =
+           [inputs](int64_t n) {
+             auto all = inputs(n);
+             all.pop_back();
+             return all;
+           },
+       .function =
+           [](std::span<const Tensor> in) { return std::vector{rms_norm(in[0], in[1], 1e-5)}; }});
+  cases.push_back({.name = "residual_norm",
+                   .inputs =
+                       [inputs](int64_t n) {
+                         auto all = inputs(n);
+                         all.push_back({random_normal({n, 37}, 4)});
+                         return all;
+                       },
+                   .function =
+                       [](std::span<const Tensor> in) {
+                         auto [s, y] = residual_norm(in[0], in[3], in[1], in[2], 1e-5);
+                         return std::vector{s, y};
+                       }});
+  return cases;
+}
+
+inline std::vector<OpCase> row_cases() {
+  std::vector<OpCase> cases;
+  cases.push_back({.name = "embedding with positions",
+                   .inputs =
+                       [](int64_t n) {
+                         return std::vector<OpInput>{
+                             {random_integers({n}, 1, 0, 11), Role::constant},
+                             {random_integers({n}, 2, 0, 7), Role::constant},
+                             {random_normal({11, 70}, 3), Role::parameter},
+                             {random_normal({7, 70}, 4), Role::parameter}};
+                       },
+                   .function =
+                       [](std::span<const Tensor> in) {
+                         return std::vector{embedding(in[0], in[2], in[1], in[3])};
+                       }});
+  for (double p : {0.0, 0.3}) {
+    cases.push_back({.name = p > 0 ? "bias_dropout_add" : "bias_dropout_add without dropout",
+                     .inputs =
+                         [](int64_t n) {
+                           return std::vector<OpInput>{{random_normal({n, 37}, 1)},
+                                                       {random_normal({37}, 2), Role::parameter},
+                                                       {random_normal({n, 37}, 3)}};
+                         },
+                     .function =
+                         [p](std::span<const Tensor> in) {
+                           return std::vector{bias_dropout_add(in[0], in[1], in[2], dropout_site(p),
+                                                               row_ids(in[0].rows()))};
+                         }});
+  }
+  auto two = [](int64_t n) {
+    return std::vector<OpInput>{{random_normal({n, 3}, 1)}, {random_normal({n, 3}, 2)}};
+  };
+  cases.push_back({.name = "dropout, add, mul, scale",
+                   .inputs = two,
+                   .function = [](std::span<const Tensor> in) {
+                     Tensor d = dropout(in[0], dropout_site(0.5), row_ids(in[0].rows()));
+                     return std::vector{scale(add(d, in[1]), -0.5), mul(in[0], in[1])};
+                   }});
+  cases.push_back({.name = "sum", .inputs = two, .function = [](std::span<const Tensor> in) {
+                     return std::vector{sum(mul(in[0], in[1]))};
+                   }});
+  return cases;
+}
+
+struct AttentionVariant {
+  const char* name;
+  AttentionShape shape;  // batch and head counts; the sequence comes from the size
+  double dropout = 0;
+  bool lengths = false;
+};
+
+inline std::vector<AttentionVariant> attention_variants() {
+  return {
+      {"causal", {.batch = 2, .heads = 2, .kv_heads = 2, .head_dim = 4}},
+      {"both ways, lengths",
+       {.batch = 3, .heads = 1, .kv_heads = 1, .head_dim = 5, .causal = false},
+       0,
+       true},
+      {"causal, grouped, rotary, lengths, dropout",
+       {.batch = 2, .heads = 4, .kv_heads = 2, .head_dim = 6, .rotary_base = 100.0},
+       0.3,
+       true},
+      {"both ways, one key head, own scale, dropout",
+       {.batch = 1, .heads = 3, .kv_heads = 1, .head_dim = 16, .causal = false, .scale = 0.5},
+       0.2},
+  };
+}
+
+// Lengths from none to all.
+inline Tensor attention_lengths(int64_t batch, int64_t sequence) {
+  Tensor lengths = Tensor::empty({batch}, DType::i32);
+  for (int64_t i = 0; i < batch; ++i)
+    lengths.data<int32_t>()[i] =
+        static_cast<int32_t>(i * sequence / std::max<int64_t>(1, batch - 1));
+  return lengths;
+}
+
+inline std::vector<OpCase> attention_cases() {
+  std::vector<OpCase> cases;
+  for (const AttentionVariant& v : attention_variants()) {
+    cases.push_back({.name = std::string("attention ") + v.name,
+                     .inputs =
+                         [v](int64_t n) {
+                           const AttentionShape& s = v.shape;
+                           return std::vector<OpInput>{{random_normal(
+                               {s.batch * n, (s.heads + 2 * s.kv_heads) * s.head_dim}, 1)}};
+                         },
+                     .function =
+                         [v](std::span<const Tensor> in) {
+                           AttentionShape s = v.shape;
+                           s.sequence = in[0].rows() / s.batch;
+                           Tensor lengths =
+                               v.lengths ? attention_lengths(s.batch, s.sequence) : Tensor();
+                           return std::vector{attention(in[0], s, lengths, dropout_site(v.dropout),
+                                                        row_ids(in[0].rows()))};
+                         },
+                     .tolerance = {.f32 = 5e-6},
+                     .largest = 33});
+  }
+  return cases;
+}
+
+}  // namespace adagate::test
