@@ -152,7 +152,7 @@ void RankContext::check_processes(const char* what) {
     } else {
       ended = kill(static_cast<pid_t>(process_ids_[p]), 0) != 0 && errno == ESRCH;
     }
-    if (!ended || failure_->rank.load(std::memory_order_acquire) >= 0) continue;
+    if (!ended || failure_seen()) continue;
     fail("{} has ended without a word (killed, or out of memory?) while rank {} was in {}",
          describe(peer), world_rank(self_), what);
   }
@@ -213,14 +213,16 @@ void RankContext::progress() {
 }
 
 void RankContext::wait(Signal& signal, uint32_t target, int peer, const char* what) {
-  if (signal.reached(target)) return;
-  if (spin_) {
+  // Ranks in step never wait long enough to notice a failure elsewhere: look at every call.
+  bool failed = failure_seen();
+  if (!failed && signal.reached(target)) return;
+  if (spin_ && !failed) {
     for (int i = 0; i < kSpins; ++i) {
       pause_core();
       if (signal.reached(target)) return;
     }
   }
-  for (int i = 0; i < kYields; ++i) {
+  for (int i = 0; i < kYields && !failed; ++i) {
     progress();
     sched_yield();
     if (signal.reached(target)) return;
@@ -244,12 +246,12 @@ void RankContext::wait_slowly(Signal& signal, uint32_t target, int peer, const c
       try {
         check_health(peer, what);
       } catch (const Error&) {
-        if (signal.reached(target)) return;
+        if (!failure_seen() && signal.reached(target)) return;
         throw;
       }
       double waited = static_cast<double>(now - start) * 1e-9;
       if (waited > collective_timeout()) fail_timeout(peer, what, waited);
-    } else if (failure_->rank.load(std::memory_order_relaxed) >= 0) {
+    } else if (failure_seen()) {
       checked = 0;
     }
     signal.sleepers.fetch_add(1, std::memory_order_seq_cst);

@@ -94,6 +94,7 @@ class RankContext {
   void progress();
 
  private:
+  bool failure_seen() const { return failure_->rank.load(std::memory_order_acquire) >= 0; }
   std::string describe(int peer) const;
   void check_processes(const char* what);
   void wait_slowly(Signal& signal, uint32_t target, int peer, const char* what);

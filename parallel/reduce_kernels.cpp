@@ -77,10 +77,15 @@ void combine_block(std::span<const void* const> sources, std::span<void* const> 
 template <class T, class Op>
 void combine(std::span<const void* const> sources, std::span<void* const> destinations,
              int64_t count) {
-  [[maybe_unused]] bool threaded = count * static_cast<int64_t>(sizeof(T)) > kThreadedBytes;
-#pragma omp parallel for schedule(static) if (threaded)
-  for (int64_t first = 0; first < count; first += kBlock)
+  auto block_at = [&](int64_t first) {
     combine_block<T, Op>(sources, destinations, first, std::min(kBlock, count - first));
+  };
+  if (count * static_cast<int64_t>(sizeof(T)) <= kThreadedBytes) {
+    for (int64_t first = 0; first < count; first += kBlock) block_at(first);
+    return;
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t first = 0; first < count; first += kBlock) block_at(first);
 }
 
 template <class T>

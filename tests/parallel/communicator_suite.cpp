@@ -14,7 +14,6 @@ namespace adagate::suite {
 namespace {
 
 constexpr int64_t kSizes[] = {0, 1, 31, 1000, 1 << 20};
-constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8};
 
 template <class F>
 void for_each_type(F&& f) {
@@ -97,7 +96,7 @@ void all_reduce(Communicator& c) {
 
 // Sizes around the boundaries at which a communicator changes its way.
 void all_reduce_boundaries(Communicator& c) {
-  for (int64_t bytes : {65536, 131072, 1 << 20})
+  for (int64_t bytes : {65536, 131072, 1 << 20, 1 << 22})
     for (int64_t extra : {-4, 0, 4}) {
       int64_t count = (bytes + extra) / 4;
       auto data = values_of<float>(c.rank(), count, 3);
@@ -232,7 +231,7 @@ void mesh(Communicator& world) {
 
 template <class T>
 void allocated_sums(Communicator& c, Communicator& owner) {
-  for (int64_t count : {int64_t{1}, int64_t{1000}, int64_t{100000}, int64_t{(1 << 20) + 37}}) {
+  for (int64_t count : {int64_t{1}, int64_t{1000}, int64_t{100037}}) {
     // 64 elements in: the sum starts inside the memory.
     auto memory = owner.allocate(static_cast<size_t>(count + 64) * sizeof(T));
     auto* data = static_cast<T*>(memory.get());

@@ -1,0 +1,46 @@
+#include "parallel/mpi_session.h"
+
+#include <cstdlib>
+#include <exception>
+
+#include "parallel/mpi_calls.h"
+#include "parallel/mpi_communicator.h"
+#include "parallel/placement.h"
+
+namespace adagate {
+
+MpiSession::MpiSession() {
+  if (!started_by_launcher()) {
+    world_ = make_self_communicator();
+    return;
+  }
+  int running = 0, level = 0;
+  MPI_Initialized(&running);
+  check(!running, "MpiSession: MPI is running already");
+  ADAGATE_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level));
+  check(level >= MPI_THREAD_FUNNELED, "this MPI library does not allow a program with threads");
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  uses_mpi_ = true;
+  world_ = make_mpi_communicator();
+}
+
+MpiSession::~MpiSession() {
+  if (!uses_mpi_) return;
+  // An error on its way out must not wait for ranks that wait for this one.
+  if (std::uncaught_exceptions() > 0) world_->abort(1, "a rank ends with an error");
+  try {
+    world_->barrier();
+  } catch (const Error& e) {
+    world_->abort(e.exit_code(), e.what());
+  }
+  leave_mpi_world(*world_);
+  world_.reset();
+  MPI_Finalize();
+}
+
+std::unique_ptr<Communicator> MpiSession::make_world(const MpiOptions& options) {
+  if (!uses_mpi_) return make_self_communicator();
+  return make_mpi_communicator(options);
+}
+
+}  // namespace adagate

@@ -1,0 +1,152 @@
+#include "parallel/placement.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <sched.h>
+#include <string_view>
+#include <unistd.h>
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace adagate {
+namespace {
+
+int number_or(const char* text, int otherwise) {
+  if (!text || !*text) return otherwise;
+  char* end;
+  long value = std::strtol(text, &end, 10);
+  return end == text ? otherwise : static_cast<int>(value);
+}
+
+// The first of the variables that is set.
+const char* first_of(const Environment& get, std::initializer_list<const char*> names) {
+  for (const char* name : names)
+    if (const char* value = get(name); value && *value) return value;
+  return nullptr;
+}
+
+std::vector<int> cores_of(pid_t process) {
+  std::vector<int> cores;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(process, sizeof(set), &set) != 0) return cores;
+  for (int c = 0; c < CPU_SETSIZE; ++c)
+    if (CPU_ISSET(c, &set)) cores.push_back(c);
+  return cores;
+}
+
+// The ancestor that is a launcher's daemon, past any wrapper script in between; else the parent.
+pid_t find_launcher() {
+  constexpr std::string_view kLaunchers[] = {"mpirun",  "mpiexec", "orterun", "orted",
+                                             "prterun", "prted",   "prte",    "slurmstepd"};
+  pid_t process = getppid();
+  for (int level = 0; level < 8 && process > 1; ++level) {
+    // "pid (name) state parent ..."; a name may hold spaces and brackets.
+    std::ifstream file(fmt::format("/proc/{}/stat", process));
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    size_t open = text.find('('), close = text.rfind(')');
+    if (open == std::string::npos || close == std::string::npos) break;
+    std::string name = text.substr(open + 1, close - open - 1);
+    if (std::find(std::begin(kLaunchers), std::end(kLaunchers), name) != std::end(kLaunchers))
+      return process;
+    process = number_or(text.c_str() + std::min(close + 4, text.size()), 0);
+  }
+  return getppid();
+}
+
+}  // namespace
+
+LaunchEnvironment read_launch_environment(const Environment& get) {
+  LaunchEnvironment e;
+  e.open_mpi = get("OMPI_COMM_WORLD_SIZE") != nullptr;
+  // A batch script of Slurm sets SLURM_PROCID too; only a step has ranks.
+  e.launched = e.open_mpi ||
+               first_of(get, {"PMIX_RANK", "PMI_RANK", "PMI_ID", "MV2_COMM_WORLD_RANK",
+                              "PALS_RANKID", "FLUX_TASK_RANK"}) ||
+               (get("SLURM_STEP_ID") && number_or(get("SLURM_STEP_NUM_TASKS"), 1) > 1);
+  e.local_rank = number_or(
+      first_of(get, {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK",
+                     "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID"}),
+      0);
+  e.local_size = number_or(
+      first_of(get, {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE",
+                     "PMI_LOCAL_SIZE", "PALS_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"}),
+      1);
+  if (!e.launched) e.local_rank = 0, e.local_size = 1;
+  e.local_size = std::max({e.local_size, e.local_rank + 1, 1});
+  e.omp_threads = std::max(0, number_or(get("OMP_NUM_THREADS"), 0));
+  e.user_bound = first_of(get, {"OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY",
+                                "OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_set",
+                                "PRTE_MCA_hwloc_default_binding_policy", "SLURM_CPU_BIND_TYPE"});
+  return e;
+}
+
+bool started_by_launcher() {
+  const char* forced = std::getenv("ADAGATE_MPI");
+  if (forced && *forced) return std::string_view(forced) != "0";
+  return read_launch_environment([](const char* name) { return std::getenv(name); }).launched;
+}
+
+Placement plan_placement(const LaunchEnvironment& e, const std::vector<int>& own,
+                         const std::vector<int>& parent, int requested) {
+  Placement plan;
+  bool bound_by_launcher = e.launched && !parent.empty() && own != parent;
+  // A binding that is this rank's own: the user's, or another launcher's careful one.
+  bool keep = e.user_bound || (bound_by_launcher && !e.open_mpi);
+  const std::vector<int>& all = keep || parent.empty() || !e.launched ? own : parent;
+  auto cores = static_cast<int>(all.size());
+  bool divided = e.local_size > 1 && !(keep && bound_by_launcher);
+  int share = divided ? std::max(1, cores / e.local_size) : std::max(1, cores);
+  plan.oversubscribed = divided && e.local_size > cores;
+  if (!keep && e.launched && cores > 0) {
+    // Left-over cores go to the first ranks, one each.
+    int spare = plan.oversubscribed ? 0 : cores - share * e.local_size;
+    int first = plan.oversubscribed ? e.local_rank % cores
+                                    : share * e.local_rank + std::min(e.local_rank, spare);
+    share += !plan.oversubscribed && e.local_rank < spare;
+    for (int c = first; c < first + share; ++c) plan.cores.push_back(all[static_cast<size_t>(c)]);
+  }
+  plan.threads = requested > 0 ? requested : e.omp_threads > 0 ? e.omp_threads : share;
+  // More ranks than cores are better moved about than nailed to one core each in unequal numbers.
+  if (plan.oversubscribed) plan.cores = all;
+  return plan;
+}
+
+int configure_threads(int requested) {
+  check(requested >= 0, "threads = {}: use 0 for all cores of the rank, or a positive number",
+        requested);
+  auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
+  auto own = cores_of(0);
+  auto parent = environment.launched ? cores_of(find_launcher()) : own;
+  Placement plan = plan_placement(environment, own, parent, requested);
+  if (!plan.cores.empty()) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int c : plan.cores) CPU_SET(c, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) != 0)
+      log::warn("cannot bind this rank to its cores; it runs where the launcher put it");
+  }
+  // Ranks that wait for MPI must give their core to the ranks that work. The user's word comes
+  // first.
+  if (plan.oversubscribed) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  auto cores = plan.cores.empty() ? own.size() : plan.cores.size();
+  bool crowded = plan.oversubscribed || plan.threads > static_cast<int>(cores);
+  if (crowded && plan.threads > 1 && !std::getenv("OMP_WAIT_POLICY"))
+    log::warn(
+        "{} threads per rank on {} cores for {} ranks of this node: threads that wait spin; set "
+        "OMP_WAIT_POLICY=passive or use fewer threads",
+        plan.threads, cores, environment.local_size);
+#ifdef _OPENMP
+  omp_set_num_threads(plan.threads);
+#endif
+  return plan.threads;
+}
+
+}  // namespace adagate

@@ -1,0 +1,97 @@
+// Cores and threads per rank, from made-up launchers and machines.
+#include <map>
+#include <string>
+
+#include "core/base/error.h"
+#include "parallel/placement.h"
+#include "tests/support/catch.h"
+
+using namespace adagate;
+
+namespace {
+
+using Cores = std::vector<int>;
+
+LaunchEnvironment environment_of(std::map<std::string, std::string> variables) {
+  return read_launch_environment([&](const char* name) -> const char* {
+    auto it = variables.find(name);
+    return it == variables.end() ? nullptr : it->second.c_str();
+  });
+}
+
+std::map<std::string, std::string> open_mpi(int rank, int size) {
+  return {{"OMPI_COMM_WORLD_SIZE", std::to_string(size)},
+          {"OMPI_COMM_WORLD_LOCAL_RANK", std::to_string(rank)},
+          {"OMPI_COMM_WORLD_LOCAL_SIZE", std::to_string(size)}};
+}
+
+}  // namespace
+
+TEST_CASE("placement: a program started alone keeps its binding and uses its cores") {
+  auto plan = plan_placement(environment_of({}), {2, 3, 5}, {0, 1, 2, 3, 4, 5}, 0);
+  CHECK(plan.cores.empty());
+  CHECK(plan.threads == 3);
+  CHECK(plan_placement(environment_of({{"OMP_NUM_THREADS", "2"}}), {2, 3, 5}, {}, 0).threads == 2);
+  CHECK(plan_placement(environment_of({{"OMP_NUM_THREADS", "2"}}), {2, 3, 5}, {}, 7).threads == 7);
+  CHECK(plan_placement(environment_of({{"OMP_NUM_THREADS", "nonsense"}}), {2, 3}, {}, 0).threads ==
+        2);
+  // Variables of a launcher's leftovers do not make a launch.
+  CHECK_FALSE(environment_of({{"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "3"}}).launched);
+  CHECK(environment_of({{"SLURM_LOCALID", "3"}}).local_rank == 0);
+}
+
+TEST_CASE("placement: mpirun's one-core binding is undone and the cores are shared out") {
+  Cores all = {0, 1, 2, 3, 4, 5, 6, 7};
+  auto plan = plan_placement(environment_of(open_mpi(0, 1)), {0}, all, 0);
+  CHECK(plan.cores == all);
+  CHECK(plan.threads == 8);
+  plan = plan_placement(environment_of(open_mpi(1, 2)), {1}, all, 0);
+  CHECK(plan.cores == Cores{4, 5, 6, 7});
+  CHECK(plan.threads == 4);
+  // Eight cores among three ranks: 3, 3, 2, and all different.
+  Cores seen;
+  for (int r = 0; r < 3; ++r) {
+    plan = plan_placement(environment_of(open_mpi(r, 3)), {r}, all, 0);
+    CHECK(plan.threads == (r < 2 ? 3 : 2));
+    CHECK_FALSE(plan.oversubscribed);
+    seen.insert(seen.end(), plan.cores.begin(), plan.cores.end());
+  }
+  CHECK(seen == all);
+  // Cores the user took away from mpirun stay taken away.
+  plan = plan_placement(environment_of(open_mpi(1, 2)), {6}, {4, 5, 6, 7}, 0);
+  CHECK(plan.cores == Cores{6, 7});
+}
+
+TEST_CASE("placement: more ranks than cores get one thread each and run anywhere") {
+  for (int r = 0; r < 4; ++r) {
+    auto plan = plan_placement(environment_of(open_mpi(r, 4)), {0, 1}, {0, 1}, 0);
+    CHECK(plan.oversubscribed);
+    CHECK(plan.threads == 1);
+    CHECK(plan.cores == Cores{0, 1});
+  }
+}
+
+TEST_CASE("placement: a binding the user asked for is left alone") {
+  Cores all = {0, 1, 2, 3};
+  auto variables = open_mpi(1, 2);
+  variables["OMPI_MCA_hwloc_base_binding_policy"] = "core";
+  auto plan = plan_placement(environment_of(variables), {1}, all, 0);
+  CHECK(plan.cores.empty());
+  CHECK(plan.threads == 1);
+  // --bind-to none: no pinning, but the cores are still shared by the ranks.
+  variables["OMPI_MCA_hwloc_base_binding_policy"] = "none";
+  plan = plan_placement(environment_of(variables), all, all, 0);
+  CHECK(plan.cores.empty());
+  CHECK(plan.threads == 2);
+  // Slurm's own binding is the rank's share already.
+  plan = plan_placement(
+      environment_of(
+          {{"PMIX_RANK", "1"}, {"SLURM_LOCALID", "1"}, {"SLURM_STEP_TASKS_PER_NODE", "2"}}),
+      {2, 3}, all, 0);
+  CHECK(plan.cores.empty());
+  CHECK(plan.threads == 2);
+}
+
+TEST_CASE("placement: threads must not be negative") {
+  CHECK_THROWS_AS(configure_threads(-1), Error);
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# What the other ranks do when one throws, is killed or hangs: faults.sh MPIRUN PROGRAM
+set -u
+program=$2
+mpirun=("$1" --oversubscribe --allow-run-as-root)
+failures=0
+
+# expect NAME CODE TEXT COMMAND...: ends within 30 s, with the code ('*': any but 0), and says TEXT once.
+expect() {
+  local name=$1 code=$2 text=$3; shift 3
+  local start=$SECONDS output status took said
+  output=$(timeout -k 5 30 "$@" 2>&1); status=$?
+  took=$((SECONDS - start))
+  said=$(grep -c -F -- "$text" <<< "$output")
+  if [[ $took -lt 30 && $said -eq 1 && ( $code == "$status" || ( $code == '*' && $status -ne 0 ) ) ]]; then
+    echo "ok    $name: exit code $status after $took s"
+  else
+    echo "WRONG $name: exit code $status after $took s, '$text' $said times:"; echo "$output"
+    failures=$((failures + 1))
+  fi
+}
+
+# A launcher that leaves the ranks alone when one is killed: all of them end by themselves, with an
+# error, and one says whom they miss.
+expect_unwatched() {
+  local name=$1 n=$2 start=$SECONDS output took
+  output=$(timeout -k 5 30 "${mpirun[@]}" --enable-recovery -n "$n" \
+           bash -c '"$0" kill; echo "ended with $?"' "$program" 2>&1)
+  took=$((SECONDS - start))
+  if [[ $took -lt 30 && $(grep -c 'ended with [1-9]' <<< "$output") -eq $n ]] &&
+     [[ $(grep -c 'rank 1 (last at: step 50, sums) has ended without a word' <<< "$output") -eq 1 ]]; then
+    echo "ok    $name, $n ranks: after $took s"
+  else
+    echo "WRONG $name, $n ranks, after $took s:"; echo "$output"
+    failures=$((failures + 1))
+  fi
+}
+
+for n in 2 4; do
+  expect "a rank throws, $n ranks" 7 'error on rank 1: the disk is full' "${mpirun[@]}" -n $n "$program" throw
+  expect "a rank hangs, $n ranks" '*' 'for rank 1 (last at: step 50, sums)' "${mpirun[@]}" -n $n "$program" hang
+  expect "a rank is killed, $n ranks" '*' 'on signal 9' "${mpirun[@]}" -n $n "$program" kill
+  expect_unwatched "a rank is killed unnoticed" $n
+done
+expect "without mpirun" 1 "unknown mode 'nonsense'" "$program" nonsense
+exit $failures

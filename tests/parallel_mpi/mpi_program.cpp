@@ -1,0 +1,152 @@
+// The program that the MPI tests start under mpirun: the communicator suite, faults on purpose, and
+// the bandwidth of sums.
+//   mpi_program suite | plain | throw | kill | hang | leave | bench
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <signal.h>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include "core/base/error.h"
+#include "parallel/mpi_calls.h"
+#include "parallel/mpi_session.h"
+#include "parallel/placement.h"
+#include "parallel/watchdog.h"
+#include "tests/parallel/communicator_suite.h"
+
+using namespace adagate;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void run_suite(Communicator& world, const char* name) {
+  for (const auto& c : suite::communicator_cases()) {
+    auto start = Clock::now();
+    try {
+      c.run(world);
+    } catch (const Error& e) {
+      fail("{}, {}: {}", name, c.name, e.what());
+    }
+    if (world.rank() == 0) std::printf("%-8s %-30s %.3f s\n", name, c.name, seconds_since(start));
+  }
+}
+
+void suite_of(MpiSession& session, bool plain) {
+  if (!plain) return run_suite(*session.world(), "shared");
+  run_suite(*session.make_world({.shared_memory = true, .copy_from_peers = false}), "no copy");
+  run_suite(*session.make_world({.shared_memory = false, .copy_from_peers = false}), "messages");
+}
+
+// Rank 1 does `fault` after a while; the others work on until they notice.
+void with_fault(Communicator& world, const std::function<void()>& fault) {
+  std::vector<float> data(1 << 18);
+  auto half = world.split(world.rank() / 2, 0);
+  for (int step = 0;; ++step) {
+    set_progress_note(fmt::format("step {}, sums", step));
+    if (step == 50 && world.rank() == 1) fault();
+    world.all_reduce(data.data(), 1 << (step % 19), DType::f32, ReduceOp::max);
+    half->barrier();
+  }
+}
+
+// Median seconds of `body` on the slowest rank.
+double median_time(Communicator& world, int repeats, const std::function<void()>& body) {
+  std::vector<double> times;
+  body();
+  for (int i = 0; i < repeats; ++i) {
+    world.barrier();
+    auto start = Clock::now();
+    body();
+    times.push_back(world.max(seconds_since(start)));
+  }
+  std::nth_element(times.begin(), times.begin() + repeats / 2, times.end());
+  return times[static_cast<size_t>(repeats / 2)];
+}
+
+void bench(Communicator& world) {
+  bool speaks = world.rank() == 0;
+  auto say = [&](const char* what, int64_t bytes, double ours, double theirs) {
+    if (speaks)
+      std::printf("%-14s %9.1f KB  ours %9.1f us %6.2f GB/s   MPI %9.1f us %6.2f GB/s   %5.1fx\n",
+                  what, static_cast<double>(bytes) / 1024, ours * 1e6,
+                  static_cast<double>(bytes) / ours * 1e-9, theirs * 1e6,
+                  static_cast<double>(bytes) / theirs * 1e-9, theirs / ours);
+  };
+  for (int64_t bytes : {8, 1024, 32 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20}) {
+    int repeats = bytes <= (64 << 10) ? 301 : bytes <= (1 << 20) ? 51 : 11;
+    int64_t count = std::max<int64_t>(bytes / 4, 1);
+    auto memory = world.allocate(static_cast<size_t>(bytes));
+    auto* shared = static_cast<float*>(memory.get());
+    std::vector<float> plain(static_cast<size_t>(count)), result(plain.size());
+    double through_shared = median_time(
+        world, repeats, [&] { world.all_reduce(shared, count, DType::f32, ReduceOp::sum); });
+    double through_plain = median_time(
+        world, repeats, [&] { world.all_reduce(plain.data(), count, DType::f32, ReduceOp::sum); });
+    double mpi = median_time(world, repeats, [&] {
+      ADAGATE_MPI(MPI_Allreduce(plain.data(), result.data(), static_cast<int>(count), MPI_FLOAT,
+                                MPI_SUM, MPI_COMM_WORLD));
+    });
+    say("sum allocated", bytes, through_shared, mpi);
+    say("sum ordinary", bytes, through_plain, mpi);
+  }
+  auto n = static_cast<size_t>(world.size());
+  for (int64_t bytes : {8 << 10, 64 << 10, 1 << 20, 16 << 20}) {
+    int repeats = bytes <= (64 << 10) ? 301 : 21;
+    std::vector<uint8_t> send(static_cast<size_t>(bytes)), recv(send.size());
+    std::vector<int64_t> rows(n, bytes / 1024 / static_cast<int64_t>(n));
+    std::vector<int> counts, starts;
+    for (size_t r = 0; r < n; ++r) {
+      counts.push_back(static_cast<int>(rows[r] * 1024));
+      starts.push_back(static_cast<int>(r) * counts[r]);
+    }
+    double ours = median_time(world, repeats, [&] {
+      world.all_to_all_v({send.data(), rows, recv.data(), rows, 1024});
+    });
+    double theirs = median_time(world, repeats, [&] {
+      ADAGATE_MPI(MPI_Alltoallv(send.data(), counts.data(), starts.data(), MPI_BYTE, recv.data(),
+                                counts.data(), starts.data(), MPI_BYTE, MPI_COMM_WORLD));
+    });
+    say("all_to_all_v", bytes, ours, theirs);
+  }
+  double ours = median_time(world, 1001, [&] { world.barrier(); });
+  double theirs = median_time(world, 1001, [&] { MPI_Barrier(MPI_COMM_WORLD); });
+  if (speaks) std::printf("barrier: ours %.2f us, MPI %.2f us\n", ours * 1e6, theirs * 1e6);
+}
+
+void run(MpiSession& session, const std::string& mode) {
+  Communicator& world = *session.world();
+  if (mode == "suite" || mode == "plain") return suite_of(session, mode == "plain");
+  if (mode == "bench") return bench(world);
+  if (mode == "throw") with_fault(world, [] { throw Error("the disk is full", 7); });
+  if (mode == "kill") with_fault(world, [] { kill(getpid(), SIGKILL); });
+  if (mode == "hang") {
+    set_collective_timeout(2);
+    with_fault(world, [] { std::this_thread::sleep_for(std::chrono::seconds(20)); });
+  }
+  if (mode == "leave" && world.rank() != 1) world.barrier();
+  if (mode == "leave") return;
+  fail("unknown mode '{}'", mode);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  configure_threads(0);
+  MpiSession session;
+  try {
+    run(session, argc > 1 ? argv[1] : "suite");
+  } catch (const Error& e) {
+    session.world()->abort(e.exit_code(),
+                           fmt::format("error on rank {}: {}", session.world()->rank(), e.what()));
+  }
+  return 0;
+}
