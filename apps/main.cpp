@@ -20,7 +20,7 @@ constexpr const char* kAbout =
     "adagate: distributed training of Mixture-of-Experts language models with adaptive gating";
 constexpr const char* kExamples = R"(Examples:
   mpirun -n 2 adagate train configs/quickstart.yaml
-  adagate generate --checkpoint runs/quickstart --prompt "First Citizen:"
+  adagate generate runs/quickstart --prompt "First Citizen:"
   adagate COMMAND --help)";
 
 const CLI::App& chosen_command(const CLI::App& program) {
