@@ -65,7 +65,7 @@ struct BalanceConfig {
             at_least(0.0));
     v.field("scope", s.scope,
             "tokens over which shares and means are taken; global_batch: all of the step, the same "
-            "on any number of ranks and accumulation steps; micro_batch: those of one rank and "
+            "on any number of ranks and accumulation steps; micro_batch: those of one "
             "accumulation step",
             one_of({"global_batch", "micro_batch"}));
   }
