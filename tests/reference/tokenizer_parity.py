@@ -73,7 +73,7 @@ def main():
     specs = [str(args.gpt2 / "tokenizer.json")]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        if (args.gpt2 / "encoder.json").exists():  # the other form, without tokenizer.json beside it
+        if (args.gpt2 / "encoder.json").exists():  # the other form, no tokenizer.json beside it
             for file in ("encoder.json", "vocab.bpe"):
                 pathlib.Path(folder, file).symlink_to((args.gpt2 / file).resolve())
             specs.append(folder)

@@ -6,13 +6,13 @@ MARKS = "\u0300\u0301\u0308\u0327\u0489\u093f\u20dd\u3099\ufe0f\U0001d165\U000e0
 EMOJI = ("\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea",
          "\u2764\ufe0f", "\U0001f44d\U0001f3fd", "1\ufe0f\u20e3")
 NUMBERS = "0123456789\u00b2\u00bd\u0661\u06f5\u0966\u2167\u3007\u3280\U0001d7d8\U00010107"
-LETTERS = ("aAzZ\u00e4\u00df\u00e9\u0130\u03b1\u0416\u05d0\u0627\u0e01\u4e2d\uac00\u3042\U00020000"
-           "\u02b0\u01c5")
+LETTERS = ("aAzZ\u00e4\u00df\u00e9\u0130\u03b1\u0416\u05d0\u0627\u0e01\u4e2d\uac00\u3042"
+           "\U00020000\u02b0\u01c5")
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'RE", "'", "''", "'r", "'l",
                 "'v", "\u2019s", " 's", "'sa", "'lla", "'s's")
 WORDS = ("the", "Hello", "world", "token", "ization", "Straße", "naïve", "don't", "I'll", "we've",
-         "<|endoftext|>", "<|endoftext", "|>", "<unk>", "@-@", "http://a.b/c?d=e&f", "3.14", "1,000",
-         "a_b", "C++", "...", "--", "\u00ad")
+         "<|endoftext|>", "<|endoftext", "|>", "<unk>", "@-@", "http://a.b/c?d=e&f", "3.14",
+         "1,000", "a_b", "C++", "...", "--", "\u00ad")
 
 
 def code_point(source):
