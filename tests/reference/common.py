@@ -63,11 +63,9 @@ def make_adamw(named_parameters, recipe, decays):
 
 
 def cross_entropy_sum(logits, targets):
-    """Sum over the valid targets (>= 0); every negative target is ignored."""
-    flat = targets.reshape(-1).long()
-    flat = torch.where(flat < 0, torch.full_like(flat, -100), flat)
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), flat, ignore_index=-100,
-                           reduction="sum")
+    """Sum over the valid targets; -1 is ignored."""
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).long(),
+                           ignore_index=-1, reduction="sum")
 
 
 def train(parameters, decays, loss_of_step, recipe):
@@ -95,13 +93,12 @@ def train(parameters, decays, loss_of_step, recipe):
 
 def next_token_batch(generator, rows, length, vocabulary, ignored_share):
     """Random tokens [rows, length] and the next token as target; a share of the targets and each
-    row's last one are ignored, written as -1 and -100 in turn."""
+    row's last one are ignored (-1)."""
     tokens = torch.randint(0, vocabulary, (rows, length), generator=generator, dtype=torch.int32)
     targets = torch.roll(tokens, -1, dims=1)
     targets[:, -1] = -1
     ignored = torch.rand((rows, length), generator=generator) < ignored_share
-    marks = torch.where(torch.arange(length) % 2 == 0, -1, -100).to(torch.int32)
-    return tokens, torch.where(ignored, marks.expand(rows, length), targets)
+    return tokens, torch.where(ignored, -1, targets)
 
 
 def write_fixture(name, tensors, description):
