@@ -28,7 +28,7 @@ void forward(const EmbeddingArgs& a) {
     const T* row = table + a.tokens[i] * cols;
     T* y = static_cast<T*>(a.y) + i * cols;
     if (!a.positions) {
-      std::memcpy(y, row, static_cast<size_t>(cols) * sizeof(T));
+      std::memcpy(static_cast<void*>(y), row, static_cast<size_t>(cols) * sizeof(T));
       continue;
     }
     const T* position = position_table + a.positions[i] * cols;

@@ -17,8 +17,9 @@ constexpr int64_t kBlock = 512;
 template <class Z>
 Z largest_of(const Z* z, int64_t n) {
   Z largest = z[0];
+  // Not std::max: its references keep the loop scalar.
 #pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, z[i]);
+  for (int64_t i = 0; i < n; ++i) largest = z[i] > largest ? z[i] : largest;
   return largest;
 }
 
@@ -50,7 +51,7 @@ void write_gradient(Z* z, int64_t n, Z factor, int64_t target, Z at_target) {
     G block[kBlock];
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) block[i] = static_cast<G>(z[first + i] * factor);
-    std::memcpy(bytes + first * static_cast<int64_t>(sizeof(G)), block,
+    std::memcpy(bytes + first * static_cast<int64_t>(sizeof(G)), static_cast<const void*>(block),
                 static_cast<size_t>(width) * sizeof(G));
   }
   G exact = static_cast<G>(at_target);
