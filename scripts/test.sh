@@ -106,9 +106,11 @@ stage "tests" run_ctest cpu-release
 stage "headers stand alone" build cpu-release adagate_header_check
 stage "installed package" test_install
 if [ $full = yes ]; then
+  stage "planted faults" python3 -B scripts/mutation_test.py --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan .
   stage "thread sanitizer" sanitize cpu-tsan "$thread_rank_tests"
 else
+  stage "planted faults (sample)" python3 -B scripts/mutation_test.py --sample --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan '^(core|data|moe)$' \
     "test_core test_data test_moe"
   stage "thread sanitizer" sanitize cpu-tsan '^parallel$' test_parallel

@@ -251,6 +251,19 @@ class Installer(unittest.TestCase):
         self.assertIn("libopenmpi-dev", output)
 
 
+class Faults(unittest.TestCase):
+    def test_names_faults_that_no_longer_fit(self):
+        sys.path.insert(0, str(SCRIPTS))
+        from mutation_test import FAULTS, stale_faults  # pylint: disable=import-outside-toplevel
+        fault = FAULTS[0]
+        for text, count in ((fault.find, 1), ("", 0), (fault.find * 2, 2)):
+            with Tree({fault.file: text}) as root:
+                messages = list(stale_faults([fault], root))
+            self.assertEqual(len(messages), count != 1)
+            if messages:
+                self.assertIn(f"occurs {count} times in {fault.file}", messages[0])
+
+
 class QuickstartReport(unittest.TestCase):
     def report(self, loss):
         lines = '{"step": 1, "loss": 5.5}\n{"step": 1, "validation_loss": %s}\n' % loss

@@ -1,0 +1,86 @@
+"""The faults that scripts/mutation_test.py plants, one at a time; each must turn a test red.
+
+`find` occurs exactly once in `file`. `tests` is a regular expression of ctest names: those that
+ought to notice. Faults with `sample` are tried in every run of scripts/test.sh, all of them with
+--full.
+"""
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    file: str
+    find: str
+    replace: str
+    tests: str
+    sample: bool = False
+
+
+FAULTS = [
+    # The gate and what follows from it.
+    Fault("adaptive gate: < for <= at the threshold", "core/ops/cpu/routing.cpp",
+          "if (!(gap <= threshold)) break;", "if (!(gap < threshold)) break;", "^moe$", True),
+    Fault("adaptive gate: ties go to the higher index", "core/ops/cpu/routing.cpp",
+          "place > 0 && p[e] > p[chosen[place - 1]]", "place > 0 && p[e] >= p[chosen[place - 1]]",
+          "^moe$"),
+    Fault("padding tokens choose experts", "core/ops/cpu/routing.cpp",
+          "if (!a.mask || a.mask[t]) {", "if (!a.mask || a.mask[t] < 2) {", "^moe$"),
+    Fault("padding tokens enter the balance sums", "core/ops/cpu/routing.cpp",
+          "    if (a.mask && !a.mask[t]) continue;\n    int32_t first",
+          "    int32_t first", "^moe$"),
+    Fault("routing weights: the renormalized form loses its coupling", "core/ops/cpu/routing.cpp",
+          "dp[a.expert[i]] += (dweight[i] - mean) / sum;", "dp[a.expert[i]] += dweight[i] / sum;",
+          "^(core|moe)$"),
+    Fault("paper's balance loss counts all assignments", "moe/routing_step.cpp",
+          'balance_.loss == "paper" ? sums.single', 'balance_.loss == "paper" ? sums.assigned',
+          "^moe$"),
+    Fault("balance loss: a dropped 1/T", "moe/routing_step.cpp",
+          "value *= factor / sums.tokens;", "value *= factor;", "^moe$"),
+    Fault("z-loss: gradient halved", "core/ops/cpu/routing.cpp",
+          "T z = 2 * log_sum_exp[t]", "T z = log_sum_exp[t]", "^(core|moe)$"),
+
+    # Dispatch, combine, exchange.
+    Fault("dispatch: send and receive counts swapped in backward", "moe/dispatcher.cpp",
+          "dx.add(exchange(dy, recv_rows, send_rows, *group));",
+          "dx.add(exchange(dy, send_rows, recv_rows, *group));", "^moe"),
+    Fault("dispatch: rows arrive in the order of the source's experts", "moe/dispatcher.cpp",
+          "to_sorted[sorted] = static_cast<int32_t>(r);",
+          "to_sorted[sorted] = static_cast<int32_t>(sorted);", "^moe"),
+    Fault("combine: the last expert's weight is dropped in backward", "core/ops/cpu/permute.cpp",
+          "combine_backward_row<T>(dy, rows + at, weight[i],",
+          "combine_backward_row<T>(dy, rows + at, weight[a.row_start[t]],", "^(core|moe)$", True),
+    Fault("gradient reducer: the last bucket is never posted", "parallel/gradient_reducer.cpp",
+          "for (; to_post_ > 0 && missing_[to_post_ - 1] == 0; --to_post_) {",
+          "for (; to_post_ > 1 && missing_[to_post_ - 1] == 0; --to_post_) {", "^parallel"),
+
+    # Kernels.
+    Fault("norm: the projection on x is dropped in backward", "core/ops/cpu/norm.cpp",
+          "gamma[c] - mean_g - xhat * mean_gx)", "gamma[c] - mean_g)", "^core$"),
+    Fault("a gradient overwrites where it should add", "core/ops/cpu/elementwise.cpp",
+          "y[i] = T(static_cast<C>(y[i]) + f(i));", "y[i] = T(f(i));", "^core$"),
+    Fault("dropout: survivors are not scaled up", "core/ops/dropout.h",
+          "row_key + column * Rng::kRowStride) >= threshold ? scale : 0.0f",
+          "row_key + column * Rng::kRowStride) >= threshold ? 1.0f : 0.0f", "^core$"),
+
+    # The optimizer.
+    Fault("AdamW: bias correction of the second moment is dropped", "core/optim/adamw.cpp",
+          "1 / std::sqrt(1 - std::pow(config_.beta2, t))", "1.0", "^core$"),
+    Fault("AdamW: norms and biases decay too", "core/optim/adamw.cpp",
+          "s.decay ? 1 - learning_rate * config_.weight_decay : 1.0",
+          "1 - learning_rate * config_.weight_decay", "^core$"),
+
+    # Data.
+    Fault("sampler: every epoch has the same order", "data/sampler.cpp",
+          "shuffled_order(config_.seed, epoch, size_)", "shuffled_order(config_.seed, 0, size_)",
+          "^data$"),
+    Fault("sampler: a resumed run repeats a step", "data/sampler.cpp",
+          "return {epoch, rest / config_.global_batch};",
+          "return {epoch, (rest - 1) / config_.global_batch};", "^data$"),
+
+    # Checkpoints.
+    Fault("checkpoint: experts are stored at their local place", "train/checkpoint_layout.cpp",
+          "rank, e * count, count});", "rank, 0, count});", "^train", True),
+    Fault("checkpoint: a damaged shard is not noticed", "train/checkpoint.cpp",
+          "check(checksum_file(file) == shard.checksum,", "check(true,", "^train"),
+]
