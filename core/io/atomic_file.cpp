@@ -5,10 +5,10 @@
 #include <fcntl.h>
 #include <fstream>
 #include <sstream>
-#include <utility>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 
 #include "core/base/error.h"
 
