@@ -247,15 +247,52 @@ TEST_CASE("The scope micro_batch takes each micro-batch by itself", "[moe]") {
   LayerRun one = run_layer(config, batch, {1, 1, 2});
   LayerRun two = run_layer(config, batch, {2, 2, 2});  // ranks don't matter, micro-batches do
   check_same_run(two, one);
+  // The losses' gradients alone are the mean of those of the halves.
+  batch.cotangent.fill(0);
+  one = run_layer(config, batch, {1, 1, 2});
   double sum = 0;
-  for (int half = 0; half < 2; ++half) {
+  Tensor gate = Tensor::zeros({12, 8}, DType::f64);
+  for (int64_t half = 0; half < 2; ++half) {
     GlobalBatch part{batch.x.slice(12 * half, 12 * half + 12),
                      batch.cotangent.slice(12 * half, 12 * half + 12),
                      {}};
-    sum += run_layer(config, part).auxiliary / 2;
+    LayerRun run = run_layer(config, part);
+    sum += run.auxiliary / 2;
+    for (int64_t i = 0; i < gate.numel(); ++i)
+      gate.data<double>()[i] += run.grads.at("gate.weight").data<double>()[i] / 2;
   }
   CHECK(one.auxiliary == Approx(sum).epsilon(1e-12));
-  check_finite_differences(config, small_batch(12));
+  CHECK(dot(gate, gate) > 0);
+  check_close(one.grads.at("gate.weight"), gate, 1e-12);
+}
+
+TEST_CASE("The losses reach the gate even if no gradient reaches its weights", "[moe]") {
+  BalanceConfig balance{.coefficient = 0.5, .z_coefficient = 0.1};
+  Gate gate(12, 8, 0, {}, 0.3);
+  ParameterStore store(gate, {.master = DType::f64, .compute = DType::f64, .allocate_grad = {}});
+  store.initialize(1);
+  store.clear_gradients();
+  RoutingStep step(1, 8, balance);
+  Tensor x = random_normal({9, 12}, 1), other = random_normal({9, 12}, 2);
+  x.set_slot(std::make_shared<GradSlot>());
+  other.set_slot(std::make_shared<GradSlot>());
+  ForwardContext context;
+  context.routing = &step;
+  Tape tape;
+  Tensor root;
+  {
+    Recording on(tape);
+    gate.forward(x, context);
+    Tensor indices = random_integers({9}, 3, 0, 1);
+    for (int32_t i = 0; i < 9; ++i) indices.data<int32_t>()[i] = 8 - i;
+    root = permute_rows(other, indices, indices);
+  }
+  step.end_forward(*make_self_communicator());
+  tape.backward(root);
+  const Tensor& grad = store.find("weight")->grad();
+  CHECK(dot(grad, grad) > 0);
+  REQUIRE(x.slot()->filled());
+  CHECK(dot(x.slot()->value(), x.slot()->value()) > 0);
 }
 
 TEST_CASE("Backward before the counts are reduced is refused", "[moe]") {
