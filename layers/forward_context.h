@@ -19,16 +19,17 @@ struct ForwardContext {
 
   int64_t batch = 0;     // samples on this rank, possibly none
   int64_t sequence = 0;  // tokens per sample, padding included
-  Tensor lengths;        // i32 [batch], real tokens of each sample; empty: all are full
-  Tensor row_ids;  // i64 [batch * sequence], token's place in the global batch: addresses dropout
-  Tensor token_mask;  // u8 [batch * sequence], 1 = real token; empty: all are
+  Tensor lengths = {};   // i32 [batch], real tokens of each sample; empty: all are full
+  Tensor row_ids =
+      {};  // i64 [batch * sequence], token's place in the global batch: addresses dropout
+  Tensor token_mask = {};  // u8 [batch * sequence], 1 = real token; empty: all are
 
   bool checkpoint_blocks = false;  // keep only each block's input, run the block again in backward
   RoutingStep* routing =
       nullptr;  // gathers the MoE layers' plans and statistics; null in dense models
 
   // Called during backward when all gradients of `module`'s parameters are final.
-  std::function<void(Module& module)> gradients_ready;
+  std::function<void(Module& module)> gradients_ready = {};
 
   // Dropout of one place in the model; the same draws for every layout and after a resume.
   DropoutSite dropout_site(double probability, uint64_t site) const {

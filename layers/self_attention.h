@@ -48,7 +48,6 @@ class SelfAttention : public Module {
   }
 
   Tensor output_bias() const { return output_.bias(); }
-  int64_t head_dim() const { return head_dim_; }
 
  private:
   AttentionShape shape(int64_t batch, int64_t sequence) const {

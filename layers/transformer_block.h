@@ -30,7 +30,6 @@ class TransformerBlock : public Module {
   Tensor step(const Tensor& x, ForwardContext& context, KvCache& cache);
 
   FeedForwardLayer& feed_forward() { return *feed_forward_; }
-  const SelfAttention& attention() const { return attention_; }
 
  private:
   Tensor finish(const Tensor& x, const Tensor& attended, ForwardContext& context);

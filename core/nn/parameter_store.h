@@ -32,7 +32,7 @@ struct StoreOptions {
   DType compute = DType::f32;  // f32, bf16, or f64 with an f64 master
   // Memory for a group's gradients (the communicator's, shared between ranks); null: ordinary
   // memory.
-  std::function<std::shared_ptr<void>(ParameterGroup, size_t bytes)> allocate_grad;
+  std::function<std::shared_ptr<void>(ParameterGroup, size_t bytes)> allocate_grad = {};
 };
 
 class ParameterStore {

@@ -32,7 +32,7 @@ void fill_gradient(Parameter& p, int64_t step) {
 TEST_CASE("adamw: follows the equations, decays matrices alone, in f32 and f64") {
   DType dtype = GENERATE(DType::f32, DType::f64);
   Toy toy;
-  ParameterStore store(toy, {.master = dtype, .compute = dtype, .allocate_grad = {}});
+  ParameterStore store(toy, {.master = dtype, .compute = dtype});
   store.initialize(3);
   OptimizerConfig config{.beta1 = 0.8, .beta2 = 0.9, .epsilon = 1e-6, .weight_decay = 0.3};
   AdamW adamw(store, config);
@@ -71,7 +71,7 @@ TEST_CASE("adamw: follows the equations, decays matrices alone, in f32 and f64")
 
 TEST_CASE("adamw: refreshes the bf16 copies with the values") {
   Toy toy;
-  ParameterStore store(toy, {.compute = DType::bf16, .allocate_grad = {}});
+  ParameterStore store(toy, {.compute = DType::bf16});
   store.initialize(3);
   AdamW adamw(store, {});
   for (Parameter* p : store.parameters()) fill_gradient(*p, 1);

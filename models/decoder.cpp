@@ -1,0 +1,139 @@
+#include "models/decoder.h"
+
+#include <cmath>
+
+#include "moe/moe_layer.h"
+
+namespace adagate {
+namespace {
+
+// Places of the model in the randomness of one step: the embedding has 0, block i starts at 16 (i +
+// 1).
+constexpr uint64_t kEmbeddingSite = 0;
+uint64_t block_site(int64_t block) {
+  return 16 * static_cast<uint64_t>(block + 1);
+}
+
+NormKind norm_kind(const std::string& name) {
+  return name == "rms_norm" ? NormKind::rms_norm : NormKind::layer_norm;
+}
+
+// Branches that end in the residual stream start smaller, so that its variance doesn't grow with
+// depth (GPT-2, section 2.3).
+double residual_stddev(const ModelConfig& config) {
+  return config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.layers));
+}
+
+}  // namespace
+
+Decoder::Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh)
+    : config_(config), moe_(moe) {
+  check(config.vocabulary > 0, "model.vocabulary is not set and there is no tokenizer to tell it");
+  check(config.width % config.heads == 0, "model.width {} is not a multiple of model.heads {}",
+        config.width, config.heads);
+  bool learned = config.positions == "learned";
+  double stddev = config.initializer_range;
+
+  embedding_ = std::make_unique<Embedding>(
+      EmbeddingConfig{config.vocabulary, config.width, learned ? config.context : 0, stddev});
+  add("embedding", *embedding_);
+  for (int64_t i = 0; i < config.layers; ++i) {
+    TransformerBlockConfig block{.attention = {.width = config.width,
+                                               .heads = config.heads,
+                                               .kv_heads = config.key_value_heads(),
+                                               .rotary_base = learned ? 0.0 : config.rotary_base,
+                                               .dropout = config.attention_dropout,
+                                               .bias = config.bias,
+                                               .initial_stddev = stddev,
+                                               .output_initial_stddev = residual_stddev(config)},
+                                 .norm = norm_kind(config.norm),
+                                 .norm_epsilon = config.norm_epsilon,
+                                 .dropout = config.dropout,
+                                 .site = block_site(i)};
+    bool is_moe = moe.is_moe_layer(i);
+    blocks_.push_back(std::make_unique<TransformerBlock>(block, is_moe ? "moe" : "feed_forward",
+                                                         make_feed_forward(i, mesh)));
+    moe_layers_ += is_moe;
+    add(fmt::format("blocks.{}", i), *blocks_.back());
+  }
+  final_norm_ = std::make_unique<Norm>(norm_kind(config.norm), config.width, config.norm_epsilon);
+  add("final_norm", *final_norm_);
+  if (!config.tie_embeddings) {
+    head_ = std::make_unique<Parameter>(
+        ParameterSpec{.shape = {config.vocabulary, config.width}, .init = Init::normal(stddev)});
+    add("head.weight", *head_);
+  }
+}
+
+std::unique_ptr<FeedForwardLayer> Decoder::make_feed_forward(int64_t block, const Mesh& mesh) {
+  double stddev = config_.initializer_range;
+  double output_stddev = residual_stddev(config_);
+  Activation activation = activation_of(config_.activation);
+  if (!moe_.is_moe_layer(block)) {
+    return std::make_unique<FeedForward>(FeedForwardConfig{.width = config_.width,
+                                                           .hidden = config_.feed_forward_width(),
+                                                           .activation = activation,
+                                                           .bias = config_.bias,
+                                                           .initial_stddev = stddev,
+                                                           .output_initial_stddev = output_stddev});
+  }
+  int64_t hidden =
+      moe_.expert_feed_forward > 0 ? moe_.expert_feed_forward : config_.feed_forward_width();
+  return std::make_unique<MoeLayer>(MoeLayerConfig{.width = config_.width,
+                                                   .hidden = hidden,
+                                                   .activation = activation,
+                                                   .bias = config_.bias,
+                                                   .initial_stddev = stddev,
+                                                   .output_initial_stddev = output_stddev,
+                                                   .layer = moe_layers_,
+                                                   .moe = moe_},
+                                    mesh);
+}
+
+Tensor Decoder::forward(const Tensor& tokens, ForwardContext& context) {
+  check(tokens.numel() == context.batch * context.sequence,
+        "decoder: {} tokens for {} samples of {}", tokens.numel(), context.batch, context.sequence);
+  Tensor x = embedding_->forward(tokens, context.sequence);  // [batch * sequence, width]
+  x = dropout(x, context.dropout_site(config_.dropout, kEmbeddingSite), context.row_ids);
+  for (auto& block : blocks_) {
+    if (context.gradients_ready) {
+      on_backward([&context, &block = *block] { context.gradients_ready(block); });
+    }
+    x = context.checkpoint_blocks
+            ? checkpoint(x, [&block = *block, &context](
+                                const Tensor& input) { return block.forward(input, context); })
+            : block->forward(x, context);
+  }
+  return final_norm_->forward(x);
+}
+
+CrossEntropy Decoder::loss(const Tensor& tokens, const Tensor& targets, double scale,
+                           ForwardContext& context) {
+  return linear_cross_entropy(forward(tokens, context), head(), targets, scale);
+}
+
+const Tensor& Decoder::head() const {
+  return head_ ? head_->tensor() : embedding_->table();
+}
+
+Tensor Decoder::logits(const Tensor& hidden) const {
+  return adagate::logits(hidden, head());
+}
+
+std::vector<KvCache> Decoder::make_caches() const {
+  return std::vector<KvCache>(blocks_.size());
+}
+
+Tensor Decoder::step(const Tensor& tokens, std::vector<KvCache>& caches) {
+  NoRecording off;
+  int64_t start = caches.empty() ? 0 : caches.front().length;
+  int64_t n = tokens.numel();
+  check(start + n <= config_.context, "{} tokens are more than model.context, {}", start + n,
+        config_.context);
+  ForwardContext context{.batch = 1, .sequence = n};
+  Tensor x = embedding_->forward(tokens, n, start);
+  for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->step(x, context, caches[i]);
+  return logits(final_norm_->forward(x.slice(n - 1, n)));
+}
+
+}  // namespace adagate

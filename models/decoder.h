@@ -1,0 +1,59 @@
+// Decoder-only transformer language model, dense or Mixture-of-Experts: GPT-2's form (learned
+// positions, LayerNorm, GELU, tied embeddings) or the modern one (rotary, RMSNorm, SwiGLU,
+// grouped-query).
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/ops/linear_cross_entropy.h"
+#include "layers/embedding.h"
+#include "layers/transformer_block.h"
+#include "models/model_config.h"
+#include "moe/moe_config.h"
+#include "parallel/mesh.h"
+
+namespace adagate {
+
+// Parameters in the order of the flat buffers: embedding, blocks, final_norm, head.
+class Decoder : public Module {
+ public:
+  // config.vocabulary must be set. `mesh` tells which experts this rank holds; it is kept.
+  // Throws Error on impossible sizes.
+  Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh);
+
+  // tokens i32 [batch * sequence] -> hidden states after the final norm [batch * sequence, width].
+  // Throws Error when the sequence is longer than the context of learned positions.
+  Tensor forward(const Tensor& tokens, ForwardContext& context);
+
+  // Next-token loss: targets i32 [batch * sequence], -1 = ignored. The loss is scale * sum.
+  CrossEntropy loss(const Tensor& tokens, const Tensor& targets, double scale,
+                    ForwardContext& context);
+
+  // Logits [rows, vocabulary], f32 (f64 in f64 models), of hidden states. Inference only.
+  Tensor logits(const Tensor& hidden) const;
+
+  // Generation: feeds `tokens` (i32 [n]) of one sequence that continues `caches`; returns the
+  // logits [1, vocabulary] of the next token. Throws Error past the context.
+  Tensor step(const Tensor& tokens, std::vector<KvCache>& caches);
+  std::vector<KvCache> make_caches() const;
+
+  const ModelConfig& config() const { return config_; }
+  const MoeConfig& moe_config() const { return moe_; }
+  int64_t moe_layers() const { return moe_layers_; }
+
+ private:
+  std::unique_ptr<FeedForwardLayer> make_feed_forward(int64_t block, const Mesh& mesh);
+  const Tensor& head() const;
+
+  ModelConfig config_;
+  MoeConfig moe_;
+  int64_t moe_layers_ = 0;
+  std::unique_ptr<Embedding> embedding_;
+  std::vector<std::unique_ptr<TransformerBlock>> blocks_;
+  std::unique_ptr<Norm> final_norm_;
+  std::unique_ptr<Parameter> head_;  // [vocabulary, width]; null when tied
+};
+
+}  // namespace adagate
