@@ -1,0 +1,28 @@
+#include "train/evaluation.h"
+
+#include "core/autograd/tape.h"
+#include "train/training_step.h"
+
+namespace adagate {
+
+EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh& mesh,
+                          RoutingStep* routing) {
+  NoRecording off;
+  double sum = 0;
+  int64_t targets = 0;
+  if (routing) routing->begin(pass.batches());
+  for (int64_t b = 0; b < pass.batches(); ++b) {
+    Batch batch = pass.batch(b);
+    ForwardContext context = make_context(batch, 0, 0, false);
+    context.routing = routing;
+    if (routing) routing->begin_micro_batch(b);
+    sum += model.loss(tokens_of(batch), targets_of(batch), 1.0, context).sum;
+    targets += batch.valid_targets;
+  }
+  if (routing) routing->end(*mesh.world);
+  sum = mesh.world->sum(sum);
+  targets = mesh.world->sum(targets);
+  return {targets > 0 ? sum / static_cast<double>(targets) : 0.0, targets};
+}
+
+}  // namespace adagate

@@ -1,0 +1,52 @@
+// Those who watch a training: the loop tells them what happened and knows nothing of them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "core/base/phase_timer.h"
+#include "moe/routing_step.h"
+#include "train/training_step.h"
+
+namespace adagate {
+
+// One optimizer step, over all ranks. `step` counts finished steps, from 1.
+struct StepReport {
+  int64_t step = 0, total_steps = 0, epoch = 0;
+  int64_t consumed_tokens = 0;
+  StepResult result;
+  double learning_rate = 0;
+  double seconds = 0;                        // wall time of the step
+  std::array<double, kPhaseCount> phases{};  // seconds of rank 0 by phase
+  double flops = 0;                          // forward and backward, all ranks
+  int64_t peak_memory = 0;                   // bytes of tensors on rank 0
+  const RoutingStep* routing = nullptr;      // null in dense models
+};
+
+struct EvaluationReport {
+  int64_t step = 0;
+  double loss = 0;  // mean cross-entropy per target, nats
+  int64_t targets = 0;
+  double seconds = 0;
+  const RoutingStep* routing = nullptr;
+};
+
+enum class TrainingEnd { finished, loss_reached, stopped_by_signal };
+
+class TrainingObserver {
+ public:
+  virtual ~TrainingObserver() = default;
+  virtual void on_step(const StepReport&) {}
+  virtual void on_evaluation(const EvaluationReport&) {}
+  virtual void on_checkpoint(int64_t /*step*/, const std::filesystem::path&) {}
+  virtual void on_end(TrainingEnd) {}
+};
+
+// Share of token decisions that took exactly one expert, over all MoE layers; 0 without any.
+double single_expert_share(const RoutingStep& routing);
+// Mean number of experts per token and MoE layer.
+double experts_per_token(const RoutingStep& routing);
+
+}  // namespace adagate

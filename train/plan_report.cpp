@@ -1,0 +1,96 @@
+#include "train/plan_report.h"
+
+#include <fmt/format.h>
+
+#include "train/flops.h"
+#include "train/progress.h"
+
+namespace adagate {
+namespace {
+
+// Experts that a token takes in one layer, as far as the policy alone tells.
+double expected_experts(const GateConfig& gate) {
+  if (gate.policy == "top1") return 1;
+  if (gate.policy == "top2") return 2;
+  if (gate.policy == "topk") return static_cast<double>(gate.k);
+  if (gate.policy == "random_one_or_two") return 1 + gate.two_expert_share;
+  return 1;  // adaptive: at least one
+}
+
+int64_t moe_layers(const RunConfig& c) {
+  return c.moe.experts > 0 ? c.model.layers / c.moe.every : 0;
+}
+
+// Elements that one block keeps of a token for backward.
+double block_elements(const RunConfig& c, bool sparse) {
+  const ModelConfig& m = c.model;
+  auto width = static_cast<double>(m.width);
+  double qkv = static_cast<double>((m.heads + 2 * m.key_value_heads()) * m.head_size());
+  double hidden = static_cast<double>(m.feed_forward_width());
+  if (sparse && c.moe.expert_feed_forward > 0) {
+    hidden = static_cast<double>(c.moe.expert_feed_forward);
+  }
+  double feed_forward = hidden * (m.gated() ? 3 : 2);
+  // The block's input, both norms' outputs, attention's output, the middle of the residual stream.
+  double kept = 5 * width + qkv;
+  if (!sparse) return kept + feed_forward;
+  double experts = expected_experts(c.moe.gate);
+  return kept + experts * (2 * width + feed_forward) + 2 * static_cast<double>(c.moe.experts);
+}
+
+std::string mebibytes(int64_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
+}
+
+}  // namespace
+
+MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
+  bool bf16 = c.precision == "bf16";
+  MoeConfig local = c.moe;
+  local.experts = c.moe.experts / std::max<int64_t>(1, c.parallel.expert);
+  int64_t parameters = count_parameters(c.model, local, 1).total;
+  // Value, gradient and two moments in fp32, and the bf16 copy.
+  MemoryEstimate memory{.parameters = parameters * (16 + (bf16 ? 2 : 0))};
+  int64_t parts = ranks * c.train.accumulation;
+  int64_t samples = (c.train.batch + parts - 1) / parts;
+  double per_token = 0;
+  bool checkpointing = c.train.activation_checkpointing == "block";
+  for (int64_t i = 0; i < c.model.layers; ++i) {
+    per_token += checkpointing ? static_cast<double>(c.model.width)
+                               : block_elements(c, c.moe.is_moe_layer(i));
+  }
+  if (checkpointing) per_token += block_elements(c, moe_layers(c) > 0);
+  memory.activations = static_cast<int64_t>(
+      per_token * static_cast<double>(samples * c.model.context) * (bf16 ? 2 : 4));
+  return memory;
+}
+
+std::string plan_report(const RunConfig& c, int ranks) {
+  double experts = expected_experts(c.moe.gate);
+  ParameterCounts counts = count_parameters(c.model, c.moe, experts);
+  MemoryEstimate memory = estimate_memory(c, ranks);
+  int64_t tokens = c.train.batch * c.model.context;
+  double assignments = experts * static_cast<double>(moe_layers(c) * tokens);
+  double flops = training_flops(count_flops(c.model, c.moe), tokens,
+                                c.train.batch * causal_pairs(c.model.context),
+                                static_cast<int64_t>(assignments));
+  std::string text = fmt::format(
+      "parameters   {} total, {} active per token{}\n"
+      "memory       {} per rank for parameters and optimizer, about {} for activations\n"
+      "mesh         {} ranks = {} expert-parallel x {} replicas; data parallel over all\n"
+      "step         {} samples of {} tokens = {} tokens, {:.1f} GFLOP\n",
+      format_count(static_cast<double>(counts.total)),
+      format_count(static_cast<double>(counts.active)),
+      moe_layers(c) > 0
+          ? fmt::format(" ({} expert{} of {} in {} of {} layers{})", experts,
+                        experts == 1 ? "" : "s", c.moe.experts, moe_layers(c), c.model.layers,
+                        c.moe.gate.policy == "adaptive" ? ", more where the gate "
+                                                          "hesitates"
+                                                        : "")
+          : "",
+      mebibytes(memory.parameters), mebibytes(memory.activations), ranks, c.parallel.expert,
+      ranks / c.parallel.expert, c.train.batch, c.model.context, tokens, flops * 1e-9);
+  return text;
+}
+
+}  // namespace adagate

@@ -1,0 +1,21 @@
+// What a run would take, before it is started.
+#pragma once
+
+#include <string>
+
+#include "train/config/run_config.h"
+
+namespace adagate {
+
+struct MemoryEstimate {
+  int64_t parameters = 0;   // bytes of one rank: values, gradients, moments, bf16 copies
+  int64_t activations = 0;  // bytes of one rank: what one micro-batch keeps for backward
+};
+
+MemoryEstimate estimate_memory(const RunConfig& config, int ranks);
+
+// Parameter counts (total, active), memory per rank, the mesh and the work of a step, as text.
+// config.model.vocabulary must be set.
+std::string plan_report(const RunConfig& config, int ranks);
+
+}  // namespace adagate

@@ -1,0 +1,21 @@
+// The text a run reads: its tokenizer, and token files made of text files where need be.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "data/dataset.h"
+#include "data/tokenizer.h"
+#include "parallel/communicator.h"
+
+namespace adagate {
+
+// The data set of `path`: a token file of `tokenizer`, or a text file, which rank 0 tokenizes once
+// into `cache` under a name made of its content's and the tokenizer's hash. `key` names the config
+// key in errors. Collective. Throws Error: missing, empty, made with another tokenizer, ...
+std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
+                                        const Tokenizer& tokenizer, int64_t sequence,
+                                        const std::filesystem::path& cache, Communicator& world);
+
+}  // namespace adagate

@@ -1,0 +1,248 @@
+#include "train/trainer.h"
+
+#include "core/base/log.h"
+#include "core/base/phase_timer.h"
+#include "core/device/allocator.h"
+#include "core/io/atomic_file.h"
+#include "parallel/agree.h"
+#include "train/flops.h"
+#include "train/signals.h"
+#include "train/text_data.h"
+
+namespace adagate {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int kMaxSkippedSteps = 20;    // in a row; then the run has diverged for good
+constexpr int64_t kEvaluationRows = 8;  // samples of a batch
+
+double seconds_since(PhaseTimer::Clock::time_point start) {
+  return std::chrono::duration<double>(PhaseTimer::Clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Communicator> world)
+    : config_(std::move(config)),
+      options_(std::move(options)),
+      mesh_(make_mesh(std::move(world), static_cast<int>(config_.parallel.expert))) {
+  on_all_ranks(*mesh_.world, [&] {
+    tokenizer_ = load_tokenizer(config_.data.tokenizer);
+    int64_t& vocabulary = config_.model.vocabulary;
+    check(vocabulary == 0 || vocabulary >= tokenizer_->vocabulary_size(),
+          "model.vocabulary is {}, the tokenizer {} has {} tokens: leave it 0 or raise it",
+          vocabulary, config_.data.tokenizer, tokenizer_->vocabulary_size());
+    if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
+  });
+  prepare_output();
+  fs::path cache = fs::path(config_.output) / "cache";
+  int64_t sequence = config_.model.context;
+  train_data_ =
+      open_text(config_.data.train, "data.train", *tokenizer_, sequence, cache, *mesh_.world);
+  if (!config_.data.validation.empty()) {
+    validation_data_ = open_text(config_.data.validation, "data.validation", *tokenizer_, sequence,
+                                 cache, *mesh_.world);
+  }
+  loader_ = std::make_unique<DataLoader>(*train_data_,
+                                         SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
+                                                       .global_batch = config_.train.batch,
+                                                       .accumulation = config_.train.accumulation,
+                                                       .shuffle = config_.data.shuffle,
+                                                       .drop_last = !config_.data.keep_last_batch},
+                                         mesh_.world->rank(), mesh_.world->size(),
+                                         static_cast<int>(config_.data.prefetch));
+  sizes_ = {config_.train.batch * sequence, loader_->steps_per_epoch()};
+  total_steps_ = config_.train.length.steps(sizes_);
+  learning_rate_.emplace(config_.train.optimizer.learning_rate,
+                         config_.train.schedule.warmup.steps(sizes_), total_steps_,
+                         config_.train.schedule.decay, config_.train.schedule.final_ratio);
+  build_model();
+  resume();
+}
+
+Trainer::~Trainer() = default;
+
+fs::path Trainer::checkpoint_directory() const {
+  return fs::path(config_.output) / "checkpoints";
+}
+
+void Trainer::build_model() {
+  model_ = std::make_unique<Decoder>(config_.model, config_.moe, mesh_);
+  StoreOptions store{.compute = config_.precision == "bf16" ? DType::bf16 : DType::f32};
+  store.allocate_grad = [this](ParameterGroup group, size_t bytes) {
+    Communicator& ranks = group == ParameterGroup::expert ? *mesh_.replica : *mesh_.world;
+    return ranks.allocate(bytes);
+  };
+  store_ = std::make_unique<ParameterStore>(*model_, store);
+  store_->initialize(static_cast<uint64_t>(config_.seed));
+  optimizer_ = std::make_unique<AdamW>(*store_, config_.train.optimizer);
+  step_ = std::make_unique<TrainingStep>(
+      *model_, *store_, *optimizer_, mesh_,
+      TrainingStepOptions{.seed = static_cast<uint64_t>(config_.seed),
+                          .clip_norm = config_.train.optimizer.clip_norm,
+                          .checkpoint_blocks = config_.train.activation_checkpointing == "block"});
+  if (model_->moe_layers() > 0) {
+    evaluation_routing_ = std::make_unique<RoutingStep>(model_->moe_layers(), config_.moe.experts,
+                                                        config_.moe.balance);
+  }
+}
+
+void Trainer::prepare_output() {
+  on_all_ranks(*mesh_.world, [&] {
+    if (mesh_.world->rank() != 0) return;
+    auto old = find_latest(checkpoint_directory());
+    if (old && config_.checkpoint.resume == "none") {
+      check(options_.overwrite,
+            "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
+            "another --output, or let them go with --overwrite",
+            config_.output);
+      fs::remove_all(checkpoint_directory());
+    }
+    make_directories(config_.output);
+    write_file_atomically(fs::path(config_.output) / "config.yaml", options_.config_yaml);
+  });
+}
+
+std::vector<CheckpointTensor> Trainer::checkpoint_tensors() {
+  std::vector<CheckpointTensor> tensors;
+  for (Parameter* p : store_->parameters()) tensors.push_back({"value", p, p->master()});
+  for (Parameter* p : store_->parameters()) {
+    tensors.push_back({"adam_m", p, optimizer_->first_moment(*p)});
+    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});
+  }
+  return tensors;
+}
+
+void Trainer::resume() {
+  const std::string& from = config_.checkpoint.resume;
+  if (from == "none") return;
+  std::optional<fs::path> path;
+  if (from == "auto") {
+    path = find_latest(checkpoint_directory());
+    if (!path) {
+      log::info("no checkpoint in {} yet: starting anew", checkpoint_directory().string());
+      return;
+    }
+  } else {
+    path = from;
+  }
+  state_ = load_checkpoint(*path, checkpoint_tensors(), mesh_).state;
+  store_->refresh_compute();
+  optimizer_->set_steps(state_.step - std::stoll(state_.extra["skipped_steps"]));
+  on_all_ranks(*mesh_.world, [&] {
+    DataState data = loader_->state();
+    data.position = {state_.epoch, state_.epoch_step};
+    data.seed = static_cast<uint64_t>(std::stoll(state_.extra["seed"]));
+    data.dataset_size = std::stoll(state_.extra["dataset_size"]);
+    data.global_batch = std::stoll(state_.extra["global_batch"]);
+    loader_->restore(data);
+  });
+  saved_step_ = state_.step;
+  log::info("resumed from {} at step {}", path->string(), state_.step);
+}
+
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  PhaseScope phase(Phase::checkpoint);
+  DataState data = loader_->state();
+  state_.epoch = data.position.epoch;
+  state_.epoch_step = data.position.step;
+  state_.extra["seed"] = std::to_string(data.seed);
+  state_.extra["dataset_size"] = std::to_string(data.dataset_size);
+  state_.extra["global_batch"] = std::to_string(data.global_batch);
+  state_.extra["skipped_steps"] = std::to_string(state_.step - optimizer_->steps());
+  state_.extra["tokenizer"] = config_.data.tokenizer;
+  state_.extra["tokenizer_hash"] = fmt::format("{:016x}", tokenizer_->hash());
+  fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
+                                  options_.config_yaml, mesh_, config_.checkpoint.keep);
+  saved_step_ = state_.step;
+  for (auto* observer : observers_) observer->on_checkpoint(state_.step, path);
+}
+
+bool Trainer::due(const Duration& every) const {
+  if (every.is_zero()) return false;
+  int64_t steps = std::max<int64_t>(1, every.steps(sizes_));
+  return state_.step % steps == 0;
+}
+
+StepReport Trainer::one_step() {
+  auto start = PhaseTimer::Clock::now();
+  PhaseTimer::current().take();
+  StepReport report;
+  report.epoch = loader_->position().epoch;
+  report.learning_rate = learning_rate_->at(state_.step);
+  StepBatches batches;
+  {
+    PhaseScope phase(Phase::data);
+    batches = loader_->next_step();
+  }
+  report.result = step_->run(batches, state_.step, report.learning_rate, stop_signal() != 0);
+  const StepResult& result = report.result;
+  state_.step++;
+  state_.consumed_samples += result.samples;
+  state_.consumed_tokens += result.targets;
+  report.step = state_.step;
+  report.total_steps = total_steps_;
+  report.consumed_tokens = state_.consumed_tokens;
+  double assignments = 0;
+  if (model_->moe_layers() > 0) {
+    report.routing = &step_->routing();
+    for (int64_t l = 0; l < report.routing->layers(); ++l) {
+      assignments += report.routing->layer(l).assignments();
+    }
+  }
+  report.flops = training_flops(count_flops(config_.model, config_.moe), result.tokens,
+                                result.visible_pairs, static_cast<int64_t>(assignments));
+  report.phases = PhaseTimer::current().take();
+  report.peak_memory = allocator_stats().peak_bytes_in_use;
+  report.seconds = seconds_since(start);
+  skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
+  check(skipped_in_a_row_ < kMaxSkippedSteps,
+        "the gradient was not finite in {} steps in a row: the training has diverged; go back to a "
+        "checkpoint with a lower train.optimizer.learning_rate",
+        skipped_in_a_row_);
+  return report;
+}
+
+double Trainer::run_evaluation() {
+  PhaseScope phase(Phase::evaluate);
+  auto start = PhaseTimer::Clock::now();
+  int64_t limit = config_.train.evaluate_samples > 0 ? config_.train.evaluate_samples : -1;
+  EvaluationPass pass(*validation_data_, kEvaluationRows, mesh_.world->rank(), mesh_.world->size(),
+                      limit);
+  EvaluationResult result = evaluate(*model_, pass, mesh_, evaluation_routing_.get());
+  EvaluationReport report{.step = state_.step,
+                          .loss = result.loss,
+                          .targets = result.targets,
+                          .seconds = seconds_since(start),
+                          .routing = evaluation_routing_.get()};
+  for (auto* observer : observers_) observer->on_evaluation(report);
+  return result.loss;
+}
+
+TrainingEnd Trainer::run() {
+  TrainingEnd end = TrainingEnd::finished;
+  while (state_.step < total_steps_) {
+    StepReport report = one_step();
+    for (auto* observer : observers_) observer->on_step(report);
+    bool last = state_.step == total_steps_;
+    bool stop = report.result.stop_requested;
+    if (validation_data_ && !stop && (last || due(config_.train.evaluate_every))) {
+      double loss = run_evaluation();
+      if (config_.train.stop_at_loss > 0 && loss <= config_.train.stop_at_loss) {
+        end = TrainingEnd::loss_reached;
+        break;
+      }
+    }
+    if (stop) {
+      end = TrainingEnd::stopped_by_signal;
+      break;
+    }
+    if (!last && due(config_.checkpoint.every)) save();
+  }
+  if (config_.checkpoint.save_at_end || end == TrainingEnd::stopped_by_signal) save();
+  for (auto* observer : observers_) observer->on_end(end);
+  return end;
+}
+
+}  // namespace adagate

@@ -1,0 +1,80 @@
+// The training of one model from a config: set-up, loop, evaluation, checkpoints.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "data/data_loader.h"
+#include "train/checkpoint.h"
+#include "train/config/run_config.h"
+#include "train/evaluation.h"
+#include "train/learning_rate.h"
+#include "train/observer.h"
+#include "train/training_step.h"
+
+namespace adagate {
+
+struct TrainerOptions {
+  // Text of the effective config, stored with every checkpoint.
+  std::string config_yaml;
+  // An output directory that holds another run's checkpoints is an error unless its checkpoints and
+  // metrics may go.
+  bool overwrite = false;
+};
+
+// Everything a run holds. All methods are collective; the same config on every rank.
+class Trainer {
+ public:
+  // Opens the data, builds the model on the mesh, loads the checkpoint that
+  // config.checkpoint.resume names. config.model.vocabulary 0 is taken from the tokenizer. Throws
+  // Error.
+  Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Communicator> world);
+  ~Trainer();
+
+  // Observers are told on this rank only; they must outlive the run.
+  void observe(TrainingObserver& observer) { observers_.push_back(&observer); }
+
+  // Trains until train.length, train.stop_at_loss, or a signal to stop, which saves first.
+  TrainingEnd run();
+
+  const RunConfig& config() const { return config_; }
+  const Mesh& mesh() const { return mesh_; }
+  const TrainingState& state() const { return state_; }
+  int64_t total_steps() const { return total_steps_; }
+  ParameterStore& store() { return *store_; }
+  Decoder& model() { return *model_; }
+  std::filesystem::path checkpoint_directory() const;
+
+ private:
+  void build_model();
+  void prepare_output();
+  void resume();
+  std::vector<CheckpointTensor> checkpoint_tensors();
+  StepReport one_step();
+  double run_evaluation();
+  void save();
+  bool due(const Duration& every) const;
+
+  RunConfig config_;
+  TrainerOptions options_;
+  Mesh mesh_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<TokenDataset> train_data_, validation_data_;
+  std::unique_ptr<DataLoader> loader_;
+  std::unique_ptr<Decoder> model_;
+  std::unique_ptr<ParameterStore> store_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<TrainingStep> step_;
+  std::unique_ptr<RoutingStep> evaluation_routing_;
+  std::optional<LearningRate> learning_rate_;
+  std::vector<TrainingObserver*> observers_;
+  TrainingState state_;
+  StepSizes sizes_;
+  int64_t total_steps_ = 0;
+  int64_t saved_step_ = -1;
+  int skipped_in_a_row_ = 0;
+};
+
+}  // namespace adagate

@@ -1,0 +1,171 @@
+#include "train/training_step.h"
+
+#include <cmath>
+
+#include "core/base/phase_timer.h"
+
+namespace adagate {
+namespace {
+
+// Gradients travel in pieces of this many elements, small enough to stay in the cache while they
+// are summed (4 MiB of f32).
+constexpr int64_t kBucketElements = int64_t{1} << 20;
+
+GradientReducer make_reducer(ParameterStore& store, ParameterGroup group, Communicator& ranks) {
+  FlatGroup& flat = store.group(group);
+  return GradientReducer(ranks, flat.grad.raw(), flat.grad.dtype(), flat.size(),
+                         even_buckets(flat.size(), kBucketElements));
+}
+
+}  // namespace
+
+Tensor tokens_of(const Batch& batch) {
+  return Tensor::from(std::span<const int32_t>(batch.tokens), {batch.rows * batch.sequence});
+}
+
+Tensor targets_of(const Batch& batch) {
+  return Tensor::from(std::span<const int32_t>(batch.targets), {batch.rows * batch.sequence});
+}
+
+ForwardContext make_context(const Batch& batch, uint64_t seed, int64_t step, bool training) {
+  ForwardContext context;
+  context.training = training;
+  context.seed = seed;
+  context.step = step;
+  context.batch = batch.rows;
+  context.sequence = batch.sequence;
+  int64_t rows = batch.rows, sequence = batch.sequence;
+  context.row_ids = Tensor::empty({rows * sequence}, DType::i64);
+  auto* ids = context.row_ids.data<int64_t>();
+  bool padded = false;
+  for (int64_t r = 0; r < rows; ++r) {
+    auto row = static_cast<size_t>(r);
+    padded = padded || batch.lengths[row] < sequence;
+    // The token's place must not depend on how far this micro-batch is padded.
+    for (int64_t t = 0; t < sequence; ++t) ids[r * sequence + t] = (batch.row_ids[row] << 32) + t;
+  }
+  if (!padded) return context;
+  context.lengths = Tensor::from(std::span<const int32_t>(batch.lengths), {rows});
+  context.token_mask = Tensor::empty({rows * sequence}, DType::u8);
+  auto* mask = context.token_mask.data<uint8_t>();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t t = 0; t < sequence; ++t)
+      mask[r * sequence + t] = t < batch.lengths[static_cast<size_t>(r)];
+  return context;
+}
+
+TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimizer,
+                           const Mesh& mesh, const TrainingStepOptions& options)
+    : model_(model),
+      store_(store),
+      optimizer_(optimizer),
+      mesh_(mesh),
+      options_(options),
+      routing_(model.moe_layers(), model.moe_config().experts, model.moe_config().balance),
+      dense_reducer_(make_reducer(store, ParameterGroup::dense, *mesh_.world)),
+      expert_reducer_(make_reducer(store, ParameterGroup::expert, *mesh_.replica)) {}
+
+StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
+                             double learning_rate, bool stop) {
+  StepResult result;
+  count_batch(micro_batches, stop, result);
+  store_.clear_gradients();
+  routing_.begin(static_cast<int64_t>(micro_batches.size()));
+  if (routing_.needs_counting_pass()) counting_pass(micro_batches, step);
+
+  double scale = result.targets > 0 ? 1.0 / static_cast<double>(result.targets) : 0.0;
+  double sum = 0;
+  for (size_t m = 0; m < micro_batches.size(); ++m) {
+    routing_.begin_micro_batch(static_cast<int64_t>(m));
+    sum += forward_backward(micro_batches[m], step, scale, m + 1 == micro_batches.size());
+  }
+  {
+    PhaseScope phase(Phase::reduce);
+    store_.zero_untouched_gradients();
+    dense_reducer_.finish();
+    expert_reducer_.finish();
+    routing_.end(*mesh_.world);
+    result.loss = mesh_.world->sum(sum) * scale;
+  }
+  result.auxiliary_loss = routing_.auxiliary_loss();
+
+  PhaseScope phase(Phase::optimizer);
+  result.grad_norm = gradient_norm();
+  // Decided from the reduced value, so all ranks decide alike.
+  result.skipped = !std::isfinite(result.grad_norm) || !std::isfinite(result.loss);
+  if (!result.skipped) {
+    double clip = options_.clip_norm;
+    double factor = clip > 0 && result.grad_norm > clip ? clip / result.grad_norm : 1.0;
+    optimizer_.step(learning_rate, factor);
+  }
+  return result;
+}
+
+void TrainingStep::count_batch(std::span<const Batch> micro_batches, bool stop,
+                               StepResult& result) {
+  int64_t counts[5] = {0, 0, 0, 0, stop};
+  for (const Batch& batch : micro_batches) {
+    counts[0] += batch.valid_targets;
+    counts[2] += batch.rows;
+    for (int32_t length : batch.lengths) {
+      counts[1] += length;
+      counts[3] += int64_t{length} * (length + 1) / 2;
+    }
+  }
+  mesh_.world->sum_in_place(std::span<int64_t>(counts));
+  result.targets = counts[0];
+  result.tokens = counts[1];
+  result.samples = counts[2];
+  result.visible_pairs = counts[3];
+  result.stop_requested = counts[4] > 0;
+}
+
+// The balance losses look at the whole global batch: with several micro-batches its loads must be
+// known before the first backward.
+void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t step) {
+  PhaseScope phase(Phase::forward);
+  NoRecording off;
+  for (size_t m = 0; m < micro_batches.size(); ++m) {
+    routing_.begin_micro_batch(static_cast<int64_t>(m));
+    ForwardContext context = make_context(micro_batches[m], options_.seed, step, true);
+    context.routing = &routing_;
+    model_.forward(tokens_of(micro_batches[m]), context);
+  }
+  routing_.reduce(*mesh_.world);
+}
+
+double TrainingStep::forward_backward(const Batch& batch, int64_t step, double scale, bool last) {
+  ForwardContext context = make_context(batch, options_.seed, step, true);
+  context.routing = &routing_;
+  context.checkpoint_blocks = options_.checkpoint_blocks;
+  if (last) {
+    context.gradients_ready = [this](Module& module) {
+      PhaseScope phase(Phase::reduce);
+      FlatRange dense = store_.range_of(module, ParameterGroup::dense);
+      FlatRange expert = store_.range_of(module, ParameterGroup::expert);
+      if (dense.size() > 0) dense_reducer_.ready(dense.begin, dense.end);
+      if (expert.size() > 0) expert_reducer_.ready(expert.begin, expert.end);
+    };
+  }
+  Tape tape;
+  CrossEntropy result;
+  {
+    PhaseScope phase(Phase::forward);
+    Recording on(tape);
+    result = model_.loss(tokens_of(batch), targets_of(batch), scale, context);
+  }
+  routing_.end_forward(*mesh_.world);
+  PhaseScope phase(Phase::backward);
+  tape.backward(result.loss);
+  return result.sum;
+}
+
+double TrainingStep::gradient_norm() {
+  // Dense gradients are the same on every rank and count once; each expert counts once, on the
+  // ranks of one expert group.
+  double dense = sum_of_squares(store_.group(ParameterGroup::dense).grad);
+  double expert = sum_of_squares(store_.group(ParameterGroup::expert).grad);
+  return std::sqrt(dense + mesh_.expert->sum(expert));
+}
+
+}  // namespace adagate

@@ -1,0 +1,71 @@
+// One optimizer step: forward and backward of the micro-batches, reduction, clipping, update.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "core/nn/parameter_store.h"
+#include "core/optim/adamw.h"
+#include "data/batch.h"
+#include "models/decoder.h"
+#include "moe/routing_step.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/mesh.h"
+
+namespace adagate {
+
+struct TrainingStepOptions {
+  uint64_t seed = 1;
+  double clip_norm = 1.0;  // 0: no clipping
+  bool checkpoint_blocks = false;
+};
+
+// Figures of a step over all ranks; the same on every rank.
+struct StepResult {
+  double loss = 0;            // mean cross-entropy per valid target, nats
+  double auxiliary_loss = 0;  // balance and z-loss of all MoE layers
+  double grad_norm = 0;       // before clipping
+  int64_t targets = 0;        // valid targets of the global batch
+  int64_t tokens = 0;         // real tokens of the global batch
+  int64_t visible_pairs = 0;  // (query, key) pairs of causal attention
+  int64_t samples = 0;
+  bool skipped = false;         // the gradient was not finite: nothing was updated
+  bool stop_requested = false;  // some rank got a signal to stop
+};
+
+// Micro-batch as the model's context; `step` and `seed` address its dropout.
+ForwardContext make_context(const Batch& batch, uint64_t seed, int64_t step, bool training);
+Tensor tokens_of(const Batch& batch);   // i32 [rows * sequence]
+Tensor targets_of(const Batch& batch);  // i32 [rows * sequence]
+
+// Works on one model for its whole training. Every reduction is a plain sum: the loss is divided by
+// the global number of valid targets before backward, so no rank count enters anywhere.
+class TrainingStep {
+ public:
+  TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimizer, const Mesh& mesh,
+               const TrainingStepOptions& options);
+
+  // `step` counts from 0. Collective; a rank's micro-batches may be empty. `stop` asks all ranks to
+  // stop after this step.
+  StepResult run(std::span<const Batch> micro_batches, int64_t step, double learning_rate,
+                 bool stop);
+
+  const RoutingStep& routing() const { return routing_; }
+  RoutingStep& routing() { return routing_; }
+
+ private:
+  void count_batch(std::span<const Batch> micro_batches, bool stop, StepResult& result);
+  void counting_pass(std::span<const Batch> micro_batches, int64_t step);
+  double forward_backward(const Batch& batch, int64_t step, double scale, bool last);
+  double gradient_norm();
+
+  Decoder& model_;
+  ParameterStore& store_;
+  AdamW& optimizer_;
+  Mesh mesh_;
+  TrainingStepOptions options_;
+  RoutingStep routing_;
+  GradientReducer dense_reducer_, expert_reducer_;
+};
+
+}  // namespace adagate
