@@ -1,0 +1,82 @@
+// adagate evaluate: loss and routing of a trained model on a text.
+#include <cmath>
+#include <fmt/format.h>
+#include <memory>
+
+#include "apps/commands.h"
+#include "apps/launch.h"
+#include "moe/routing_report.h"
+#include "parallel/mpi_session.h"
+#include "parallel/placement.h"
+#include "train/evaluation.h"
+#include "train/observer.h"
+#include "train/saved_model.h"
+#include "train/text_data.h"
+
+namespace adagate {
+namespace {
+
+struct Options {
+  std::string checkpoint, tokenizer, data;
+  int64_t batch = 8, samples = 0;
+  int threads = 0;
+};
+
+int run(const Options& options) {
+  configure_threads(options.threads);
+  MpiSession session;
+  SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
+  std::string text = options.data.empty() ? saved.config.data.validation : options.data;
+  auto cache = std::filesystem::temp_directory_path() / "adagate-cache";
+  auto data = open_text(text, options.data.empty() ? "data.validation" : "--data", *saved.tokenizer,
+                        saved.config.model.context, cache, *saved.mesh.world);
+  EvaluationPass pass(*data, options.batch, saved.mesh.world->rank(), saved.mesh.world->size(),
+                      options.samples > 0 ? options.samples : -1);
+  std::unique_ptr<RoutingStep> routing;
+  if (saved.model->moe_layers() > 0) {
+    routing = std::make_unique<RoutingStep>(saved.model->moe_layers(), saved.config.moe.experts,
+                                            saved.config.moe.balance);
+  }
+  EvaluationResult result = evaluate(*saved.model, pass, saved.mesh, routing.get());
+  if (launch_from_environment().rank > 0) return 0;
+  std::string report = fmt::format("loss {:.5f}  perplexity {:.3f}  targets {}\n", result.loss,
+                                   std::exp(result.loss), result.targets);
+  if (routing) {
+    RoutingReport table;
+    table.add(*routing);
+    report +=
+        fmt::format("experts per token {:.3f}\n{}\n", experts_per_token(*routing), table.table());
+  }
+  print_output(report);
+  return 0;
+}
+
+}  // namespace
+
+void add_evaluate_command(CLI::App& program, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = program.add_subcommand("evaluate", "Measure a trained model on a text");
+  command
+      ->add_option("--checkpoint", options->checkpoint, "Checkpoint, or a run's output directory")
+      ->required()
+      ->type_name("DIR");
+  command->add_option("--data", options->data,
+                      "Token file or text file; without it the run's data.validation");
+  command->add_option("--tokenizer", options->tokenizer,
+                      "Where the tokenizer is now, if not where it was in training");
+  command->add_option("--batch", options->batch, "Samples at a time per rank")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--samples", options->samples, "Only the first so many samples; 0: all")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
+      ->check(CLI::Range(0, 4096));
+  command->footer(R"(Examples:
+  adagate evaluate --checkpoint runs/quickstart
+  mpirun -n 2 adagate evaluate --checkpoint runs/wikitext2 --data datasets/wikitext-2/test.tokens)");
+  command->callback(
+      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+}
+
+}  // namespace adagate

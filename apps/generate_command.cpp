@@ -1,0 +1,79 @@
+// adagate generate: text from a trained model.
+#include <memory>
+
+#include "apps/commands.h"
+#include "apps/launch.h"
+#include "core/io/atomic_file.h"
+#include "parallel/mpi_session.h"
+#include "parallel/placement.h"
+#include "train/generation.h"
+#include "train/saved_model.h"
+
+namespace adagate {
+namespace {
+
+struct Options {
+  std::string checkpoint, tokenizer, prompt = "\n", prompt_file;
+  SamplingOptions sampling;
+  bool to_the_end = false;
+  int threads = 0;
+};
+
+int run(Options options) {
+  configure_threads(options.threads);
+  MpiSession session;
+  SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
+  if (!options.prompt_file.empty()) {
+    options.prompt = read_text_file(options.prompt_file, "prompt file");
+  }
+  const Tokenizer& tokenizer = *saved.tokenizer;
+  if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
+  bool speaks = launch_from_environment().rank == 0;
+  if (speaks) print_output(options.prompt);
+  // A character may be spread over tokens: its bytes are printed as they come, in order.
+  generate(*saved.model, tokenizer.encode(options.prompt), options.sampling, [&](int32_t token) {
+    if (speaks) print_output(tokenizer.decode(std::span<const int32_t>(&token, 1)));
+  });
+  if (speaks) print_output("\n");
+  return 0;
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& program, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = program.add_subcommand("generate", "Continue a text with a trained model");
+  command
+      ->add_option("--checkpoint", options->checkpoint, "Checkpoint, or a run's output directory")
+      ->required()
+      ->type_name("DIR");
+  command->add_option("--tokenizer", options->tokenizer,
+                      "Where the tokenizer is now, if not where it was in training");
+  auto* prompt = command->add_option("--prompt", options->prompt, "Text to continue");
+  command->add_option("--prompt-file", options->prompt_file, "File whose text to continue")
+      ->excludes(prompt);
+  SamplingOptions& s = options->sampling;
+  command->add_option("--tokens", s.tokens, "Most tokens to add")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
+      ->capture_default_str();
+  command->add_option("--temperature", s.temperature, "0: always the most probable token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command->add_option("--top-k", s.top_k, "Draw among the k most probable tokens; 0: all")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32))
+      ->capture_default_str();
+  command->add_option("--top-p", s.top_p, "Draw among the fewest tokens that reach probability p")
+      ->check(CLI::Range(0.0001, 1.0))
+      ->capture_default_str();
+  command->add_option("--seed", s.seed, "Of the draws")->capture_default_str();
+  command->add_flag("--ignore-end", options->to_the_end, "Go on after an end-of-text token");
+  command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
+      ->check(CLI::Range(0, 4096));
+  command->footer(R"(Examples:
+  adagate generate --checkpoint runs/quickstart --prompt "Shall I compare"
+  adagate generate --checkpoint runs/quickstart/checkpoints/step-00000500 --temperature 0)");
+  command->callback(
+      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+}
+
+}  // namespace adagate

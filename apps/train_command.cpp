@@ -1,0 +1,94 @@
+// adagate train: a configuration to a trained model.
+#include <fmt/format.h>
+#include <memory>
+
+#include "apps/commands.h"
+#include "apps/config_options.h"
+#include "apps/launch.h"
+#include "core/base/log.h"
+#include "parallel/mpi_session.h"
+#include "parallel/placement.h"
+#include "train/config/config_writer.h"
+#include "train/metrics_writer.h"
+#include "train/plan_report.h"
+#include "train/progress.h"
+#include "train/signals.h"
+#include "train/trainer.h"
+
+namespace adagate {
+namespace {
+
+struct Options {
+  ConfigOptions config;
+  std::string resume;
+  bool dry_run = false;
+  bool overwrite = false;
+};
+
+int dry_run(RunConfig config, int ranks) {
+  if (config.model.vocabulary == 0) {
+    config.model.vocabulary = load_tokenizer(config.data.tokenizer)->vocabulary_size();
+  }
+  if (launch_from_environment().rank > 0) return 0;
+  print_output(write_yaml(config) + "\n" + plan_report(config, ranks));
+  return 0;
+}
+
+int run(const Options& options) {
+  RunConfig config = load_run_config(options.config);
+  if (!options.resume.empty()) config.checkpoint.resume = options.resume;
+  log::set_level(config.log_level);
+  Launch launch = launch_from_environment();
+  check_consistent(config, launch.ranks);
+  if (options.dry_run) return dry_run(config, launch.ranks);
+
+  int threads = configure_threads(static_cast<int>(config.parallel.threads));
+  MpiSession session;
+  install_stop_signals();
+  std::string yaml = write_yaml(config);
+  Trainer trainer(config, {.config_yaml = yaml, .overwrite = options.overwrite}, session.world());
+  // Only rank 0 tells; the others work in silence.
+  std::unique_ptr<ProgressPrinter> progress;
+  std::unique_ptr<MetricsWriter> metrics;
+  if (launch.rank == 0) {
+    print_output(fmt::format("{}threads      {} per rank\n\n",
+                             plan_report(trainer.config(), launch.ranks), threads));
+    progress = std::make_unique<ProgressPrinter>(config.train.log_every);
+    metrics = std::make_unique<MetricsWriter>(
+        std::filesystem::path(config.output) / "metrics.jsonl", trainer.state().step);
+    trainer.observe(*metrics);
+    trainer.observe(*progress);
+  }
+  trainer.run();
+  return 0;
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& program, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = program.add_subcommand("train", "Train a model, alone or under mpirun");
+  add_config_options(*command, options->config, true);
+  command
+      ->add_option("--resume", options->resume,
+                   "Go on from a checkpoint: auto (the newest in the output directory) or a path")
+      ->expected(0, 1)
+      ->default_str("auto")
+      ->type_name("auto|DIR");
+  command->add_flag("--dry-run", options->dry_run,
+                    "Print the effective configuration, parameters, memory and mesh, and stop");
+  command->add_flag("--overwrite", options->overwrite,
+                    "Let checkpoints and metrics of an earlier run in the output directory go");
+  command->footer(R"(Examples:
+  mpirun -n 2 adagate train configs/quickstart.yaml
+  mpirun -n 2 adagate train configs/quickstart.yaml --set train.length=500s --output runs/short
+  mpirun -n 2 adagate train configs/quickstart.yaml --resume=auto
+  adagate train configs/wikitext2_adaptive.yaml --dry-run
+SIGTERM and SIGUSR1 save a checkpoint and end the run with status 0.)");
+  command->callback([command, options, &invocation] {
+    if (command->count("--resume") > 0 && options->resume.empty()) options->resume = "auto";
+    invocation.run = [options] { return run(*options); };
+  });
+}
+
+}  // namespace adagate

@@ -1,0 +1,34 @@
+// A trained model read from a checkpoint, for evaluation and generation.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "core/nn/parameter_store.h"
+#include "data/tokenizer.h"
+#include "models/decoder.h"
+#include "train/checkpoint.h"
+#include "train/config/run_config.h"
+
+namespace adagate {
+
+struct SavedModel {
+  RunConfig config;  // of the run that wrote it
+  Manifest manifest;
+  Mesh mesh;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Decoder> model;
+  std::unique_ptr<ParameterStore> store;
+};
+
+// `path`: a checkpoint, or the output directory of a run, whose newest checkpoint is taken. The
+// model is spread over `world` with as much expert parallelism as the number of ranks allows.
+// `tokenizer`, if not empty, names it in place of the one in the config, e.g. when its files have
+// moved. Collective. Throws Error when the checkpoint is not complete or the tokenizer another.
+SavedModel load_model(const std::filesystem::path& path, const std::string& tokenizer,
+                      std::shared_ptr<Communicator> world);
+
+// The checkpoint that `path` means.
+std::filesystem::path resolve_checkpoint(const std::filesystem::path& path);
+
+}  // namespace adagate
