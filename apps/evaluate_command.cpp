@@ -26,11 +26,17 @@ int run(const Options& options) {
   configure_threads(options.threads);
   MpiSession session;
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
-  std::string text = options.data.empty() ? saved.config.data.validation : options.data;
   auto cache = std::filesystem::temp_directory_path() / "adagate-cache";
-  auto data = open_text(text, options.data.empty() ? "data.validation" : "--data", *saved.tokenizer,
-                        saved.config.model.context, cache, *saved.mesh.world);
-  EvaluationPass pass(*data, options.batch, saved.mesh.world->rank(), saved.mesh.world->size(),
+  Communicator& world = *saved.mesh.world;
+  RunData data;
+  if (options.data.empty()) {
+    data = open_run_data(saved.config, *saved.tokenizer, cache, world);
+    check(data.validation != nullptr, "the run had no validation data: name some with --data");
+  } else {
+    data.validation = open_text(options.data, "--data", *saved.tokenizer,
+                                saved.config.model.context, cache, world);
+  }
+  EvaluationPass pass(*data.validation, options.batch, world.rank(), world.size(),
                       options.samples > 0 ? options.samples : -1);
   std::unique_ptr<RoutingStep> routing;
   if (saved.model->moe_layers() > 0) {
@@ -57,7 +63,8 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("evaluate", "Measure a trained model on a text");
   command
-      ->add_option("--checkpoint", options->checkpoint, "Checkpoint, or a run's output directory")
+      ->add_option("RUN,--checkpoint", options->checkpoint,
+                   "Output directory of a run, or a checkpoint")
       ->required()
       ->type_name("DIR");
   command->add_option("--data", options->data,
@@ -73,8 +80,8 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
       ->check(CLI::Range(0, 4096));
   command->footer(R"(Examples:
-  adagate evaluate --checkpoint runs/quickstart
-  mpirun -n 2 adagate evaluate --checkpoint runs/wikitext2 --data datasets/wikitext-2/test.tokens)");
+  adagate evaluate runs/quickstart
+  mpirun -n 2 adagate evaluate runs/wikitext2 --data datasets/wikitext-2/test.tokens)");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }

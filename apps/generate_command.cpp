@@ -44,7 +44,8 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("generate", "Continue a text with a trained model");
   command
-      ->add_option("--checkpoint", options->checkpoint, "Checkpoint, or a run's output directory")
+      ->add_option("RUN,--checkpoint", options->checkpoint,
+                   "Output directory of a run, or a checkpoint")
       ->required()
       ->type_name("DIR");
   command->add_option("--tokenizer", options->tokenizer,
@@ -70,8 +71,8 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
   command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
       ->check(CLI::Range(0, 4096));
   command->footer(R"(Examples:
-  adagate generate --checkpoint runs/quickstart --prompt "Shall I compare"
-  adagate generate --checkpoint runs/quickstart/checkpoints/step-00000500 --temperature 0)");
+  adagate generate runs/quickstart --prompt "Shall I compare"
+  adagate generate runs/quickstart/checkpoints/step-00000500 --temperature 0)");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/base/error.h"
 #include "data/token_file.h"
 
 namespace adagate {
@@ -23,6 +24,26 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;
   virtual Sample get(int64_t id) const = 0;
+};
+
+// Samples [first, first + count) of another data set, which must outlive this one.
+class DatasetRange : public Dataset {
+ public:
+  // Throws Error if they are not all there.
+  DatasetRange(const Dataset& whole, int64_t first, int64_t count)
+      : whole_(whole), first_(first), count_(count) {
+    check(first >= 0 && count >= 0 && first + count <= whole.size(),
+          "samples [{}, {}) of a data set of {}", first, first + count, whole.size());
+  }
+  int64_t size() const override { return count_; }
+  Sample get(int64_t id) const override {
+    check(id >= 0 && id < count_, "sample {} of {}", id, count_);
+    return whole_.get(first_ + id);
+  }
+
+ private:
+  const Dataset& whole_;
+  int64_t first_, count_;
 };
 
 // Consecutive windows of a token file: sample i holds tokens [i * sequence, (i + 1) * sequence) and

@@ -57,4 +57,31 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
   return dataset;
 }
 
+RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
+                      Communicator& world) {
+  const DataConfig& data = config.data;
+  auto open = [&](const std::string& path, const char* key) {
+    return open_text(path, key, tokenizer, config.model.context, cache, world);
+  };
+  RunData opened;
+  opened.train_text = open(data.train, "data.train");
+  int64_t samples = opened.train_text->size(), held_out = 0;
+  if (!data.validation.empty()) {
+    opened.validation_text = open(data.validation, "data.validation");
+    opened.validation =
+        std::make_unique<DatasetRange>(*opened.validation_text, 0, opened.validation_text->size());
+  } else if (data.validation_share > 0) {
+    held_out = std::max<int64_t>(
+        1, static_cast<int64_t>(data.validation_share * static_cast<double>(samples)));
+    check(held_out < samples,
+          "data.train, {}, has {} samples of {} tokens: too few to hold out {} of them "
+          "(data.validation_share)",
+          data.train, samples, config.model.context, data.validation_share);
+    opened.validation =
+        std::make_unique<DatasetRange>(*opened.train_text, samples - held_out, held_out);
+  }
+  opened.train = std::make_unique<DatasetRange>(*opened.train_text, 0, samples - held_out);
+  return opened;
+}
+
 }  // namespace adagate

@@ -8,6 +8,7 @@
 #include "data/dataset.h"
 #include "data/tokenizer.h"
 #include "parallel/communicator.h"
+#include "train/config/run_config.h"
 
 namespace adagate {
 
@@ -17,5 +18,17 @@ namespace adagate {
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
                                         const std::filesystem::path& cache, Communicator& world);
+
+// What a run trains on and is evaluated on.
+struct RunData {
+  std::unique_ptr<TokenDataset> train_text, validation_text;  // behind the two below
+  std::unique_ptr<Dataset> train;
+  std::unique_ptr<Dataset> validation;  // null: none
+};
+
+// data.train, and data.validation or the last data.validation_share of data.train's samples.
+// Collective, with the errors of open_text.
+RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer,
+                      const std::filesystem::path& cache, Communicator& world);
 
 }  // namespace adagate

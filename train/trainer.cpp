@@ -35,15 +35,8 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
     if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
   });
   prepare_output();
-  fs::path cache = fs::path(config_.output) / "cache";
-  int64_t sequence = config_.model.context;
-  train_data_ =
-      open_text(config_.data.train, "data.train", *tokenizer_, sequence, cache, *mesh_.world);
-  if (!config_.data.validation.empty()) {
-    validation_data_ = open_text(config_.data.validation, "data.validation", *tokenizer_, sequence,
-                                 cache, *mesh_.world);
-  }
-  loader_ = std::make_unique<DataLoader>(*train_data_,
+  data_ = open_run_data(config_, *tokenizer_, fs::path(config_.output) / "cache", *mesh_.world);
+  loader_ = std::make_unique<DataLoader>(*data_.train,
                                          SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
                                                        .global_batch = config_.train.batch,
                                                        .accumulation = config_.train.accumulation,
@@ -51,7 +44,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                                                        .drop_last = !config_.data.keep_last_batch},
                                          mesh_.world->rank(), mesh_.world->size(),
                                          static_cast<int>(config_.data.prefetch));
-  sizes_ = {config_.train.batch * sequence, loader_->steps_per_epoch()};
+  sizes_ = {config_.train.batch * config_.model.context, loader_->steps_per_epoch()};
   total_steps_ = config_.train.length.steps(sizes_);
   learning_rate_.emplace(config_.train.optimizer.learning_rate,
                          config_.train.schedule.warmup.steps(sizes_), total_steps_,
@@ -208,7 +201,7 @@ double Trainer::run_evaluation() {
   PhaseScope phase(Phase::evaluate);
   auto start = PhaseTimer::Clock::now();
   int64_t limit = config_.train.evaluate_samples > 0 ? config_.train.evaluate_samples : -1;
-  EvaluationPass pass(*validation_data_, kEvaluationRows, mesh_.world->rank(), mesh_.world->size(),
+  EvaluationPass pass(*data_.validation, kEvaluationRows, mesh_.world->rank(), mesh_.world->size(),
                       limit);
   EvaluationResult result = evaluate(*model_, pass, mesh_, evaluation_routing_.get());
   EvaluationReport report{.step = state_.step,
@@ -227,7 +220,7 @@ TrainingEnd Trainer::run() {
     for (auto* observer : observers_) observer->on_step(report);
     bool last = state_.step == total_steps_;
     bool stop = report.result.stop_requested;
-    if (validation_data_ && !stop && (last || due(config_.train.evaluate_every))) {
+    if (data_.validation && !stop && (last || due(config_.train.evaluate_every))) {
       double loss = run_evaluation();
       if (config_.train.stop_at_loss > 0 && loss <= config_.train.stop_at_loss) {
         end = TrainingEnd::loss_reached;

@@ -12,6 +12,7 @@
 #include "train/evaluation.h"
 #include "train/learning_rate.h"
 #include "train/observer.h"
+#include "train/text_data.h"
 #include "train/training_step.h"
 
 namespace adagate {
@@ -61,7 +62,7 @@ class Trainer {
   TrainerOptions options_;
   Mesh mesh_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<TokenDataset> train_data_, validation_data_;
+  RunData data_;
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<Decoder> model_;
   std::unique_ptr<ParameterStore> store_;

@@ -36,8 +36,9 @@ TEST_CASE("layouts: padded samples, every layout trains alike (f64)") {
 }
 
 TEST_CASE("layouts: in f32 to 1e-5") {
-  // Three steps: a round-off difference grows with every update.
-  require_same_everywhere({.steps = 3, .dtype = DType::f32, .compute = DType::f32}, 2e-5);
+  // Biases of keys have a gradient of zero but for round-off, which AdamW would blow up to full
+  // steps of either sign; an epsilon above the round-off keeps them where they are.
+  require_same_everywhere({.dtype = DType::f32, .compute = DType::f32, .epsilon = 1e-3}, 1e-5);
 }
 
 TEST_CASE("layouts: fewer samples than ranks, so that some ranks are empty") {

@@ -30,6 +30,7 @@ struct Scenario {
   std::string balance = "paper";
   double threshold = 0.1;
   double dropout = 0.0;
+  double epsilon = 1e-8;     // of AdamW
   bool masked_rows = false;  // samples 1 mod 2 have no valid target at all
   bool all_on_one = false;   // gate weights such that expert 2 takes every token
 };
@@ -93,14 +94,14 @@ inline void put_all_on_one(ParameterStore& store) {
     // The norm before the gate gets a constant element that only expert 2 listens to.
     visit_floating(p->master().dtype(), [&](auto type) {
       auto* w = p->master().data<decltype(type)>();
-      for (int64_t e = 0; e < 4; ++e) w[e] = static_cast<decltype(type)>(e == 2 ? 50 : 0);
+      for (int64_t e = 0; e < 4; ++e) w[e] = static_cast<decltype(type)>(e == 2 ? 50.0 : 0.0);
     });
   }
   for (Parameter* p : store.parameters()) {
     if (p->name().find("feed_forward_norm") == std::string::npos) continue;
     visit_floating(p->master().dtype(), [&](auto type) {
       auto* w = p->master().data<decltype(type)>();
-      w[0] = static_cast<decltype(type)>(p->name().find("gamma") != std::string::npos ? 0 : 1);
+      w[0] = static_cast<decltype(type)>(p->name().find("gamma") != std::string::npos ? 0.0 : 1.0);
     });
   }
 }
@@ -123,7 +124,7 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
   store.initialize(5);
   if (s.all_on_one) put_all_on_one(store);
   store.refresh_compute();
-  AdamW adamw(store, {.weight_decay = 0.1});
+  AdamW adamw(store, {.epsilon = s.epsilon, .weight_decay = 0.1});
   TrainingStep step(model, store, adamw, mesh,
                     {.seed = 9, .clip_norm = 0.5, .checkpoint_blocks = layout.checkpoint_blocks});
   Samples samples(s, 64);
