@@ -82,30 +82,38 @@ void pack_rows(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_
   std::fill_n(to, (padded_rows - (end - begin)) * padded_cols, C(0));
 }
 
-// Rows [begin, end) of `to` (+)= factor * from, rotated back; `accumulate` adds.
+template <bool kAccumulate, class T, class C>
+void unpack_row(const C* from, const C* cosine, const C* sine, int64_t head_dim, C factor, T* y) {
+  const int64_t half = head_dim / 2;
+  if (cosine) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; ++i) {
+      const C low = factor * (from[i] * cosine[i] + from[i + half] * sine[i]);
+      const C high = factor * (from[i + half] * cosine[i] - from[i] * sine[i]);
+      y[i] = T(kAccumulate ? static_cast<C>(y[i]) + low : low);
+      y[i + half] = T(kAccumulate ? static_cast<C>(y[i + half]) + high : high);
+    }
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < head_dim; ++i) {
+      const C value = factor * from[i];
+      y[i] = T(kAccumulate ? static_cast<C>(y[i]) + value : value);
+    }
+  }
+}
+
+// Rows [begin, end) of `to` = factor * from, rotated back; `accumulate` adds instead.
 template <class T, class C>
 void unpack_rows(const C* from, int64_t padded_cols, int64_t begin, int64_t end, int64_t head_dim,
                  const RotaryRows<C>& rotary, C factor, bool accumulate, const HeadRows<T>& to) {
   const int64_t half = head_dim / 2;
-  const C keep = accumulate ? C(1) : C(0);
   for (int64_t t = begin; t < end; ++t, from += padded_cols) {
-    T* y = to.row(t);
-    // Old contents may be anything, NaN included, when they are overwritten.
-    if (!accumulate) std::fill_n(y, head_dim, T{});
-    if (rotary.cosines) {
-      const C* cosine = rotary.cosines + t * half;
-      const C* sine = rotary.sines + t * half;
-#pragma omp simd
-      for (int64_t i = 0; i < half; ++i) {
-        const C low = from[i], high = from[i + half];
-        y[i] = T(keep * static_cast<C>(y[i]) + factor * (low * cosine[i] + high * sine[i]));
-        y[i + half] =
-            T(keep * static_cast<C>(y[i + half]) + factor * (high * cosine[i] - low * sine[i]));
-      }
+    const C* cosine = rotary.cosines ? rotary.cosines + t * half : nullptr;
+    const C* sine = rotary.sines ? rotary.sines + t * half : nullptr;
+    if (accumulate) {
+      unpack_row<true>(from, cosine, sine, head_dim, factor, to.row(t));
     } else {
-#pragma omp simd
-      for (int64_t i = 0; i < head_dim; ++i)
-        y[i] = T(keep * static_cast<C>(y[i]) + factor * from[i]);
+      unpack_row<false>(from, cosine, sine, head_dim, factor, to.row(t));
     }
   }
 }

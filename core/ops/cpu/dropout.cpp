@@ -9,7 +9,7 @@ namespace adagate {
 namespace {
 
 // Factors of one row: 0 or scale each.
-inline void row_factors(const DropoutMask& mask, uint32_t key, int64_t cols, float* factors) {
+inline void row_factors(DropoutMask mask, uint32_t key, int64_t cols, float* factors) {
 #pragma omp simd
   for (int64_t c = 0; c < cols; ++c) factors[c] = mask.factor(key, static_cast<uint32_t>(c));
 }

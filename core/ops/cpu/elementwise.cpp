@@ -9,16 +9,24 @@ namespace {
 
 constexpr int64_t kParallelFrom = 1 << 14;  // elements that pay for waking the other threads
 
+// y[i] (+)= f(i) for begin <= i < end; f is a copy, so that the loop sees no aliases of it.
+template <class T, class F>
+void write_share(T* y, int64_t begin, int64_t end, bool accumulate, F f) {
+  if (accumulate) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) y[i] = T(static_cast<Compute<T>>(y[i]) + f(i));
+  } else {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) y[i] = T(f(i));
+  }
+}
+
 template <class T, class F>
 void write_each(T* y, int64_t n, bool accumulate, F f) {
-  using C = Compute<T>;
-  if (accumulate) {
-#pragma omp parallel for simd schedule(static) if (n > kParallelFrom)
-    for (int64_t i = 0; i < n; ++i) y[i] = T(static_cast<C>(y[i]) + f(i));
-  } else {
-#pragma omp parallel for simd schedule(static) if (n > kParallelFrom)
-    for (int64_t i = 0; i < n; ++i) y[i] = T(f(i));
-  }
+  constexpr int64_t kShare = 1 << 13;
+#pragma omp parallel for schedule(static) if (n > kParallelFrom)
+  for (int64_t begin = 0; begin < n; begin += kShare)
+    write_share(y, begin, std::min(n, begin + kShare), accumulate, f);
 }
 
 }  // namespace
