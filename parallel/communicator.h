@@ -43,7 +43,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // New group of the ranks that pass the same colour, ordered by (key, rank). Collective.
+  // New group of the ranks that pass the same colour (not negative), ordered by (key, rank).
+  // Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
   virtual void all_reduce(void* data, int64_t count, DType dtype, ReduceOp op) = 0;

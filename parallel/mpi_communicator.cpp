@@ -1,7 +1,9 @@
 #include "parallel/mpi_communicator.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <unistd.h>
 
@@ -231,7 +233,9 @@ void MpiCommunicator::abort(int exit_code, std::string_view message) {
     // The rank that failed first speaks and ends the program; this one only makes sure of it.
     std::this_thread::sleep_for(std::chrono::seconds(3));
   }
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  // mpirun ends the other ranks when one exits like this. MPI_Abort adds a page of text, and the
+  // mpirun of Open MPI 4.1 can crash over it; other launchers may need it.
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
 }
 

@@ -119,6 +119,8 @@ RankContext::RankContext(FailureRecord* failure, RankStatus* status, std::vector
       keep_alive_(std::move(keep_alive)) {}
 
 RankContext::~RankContext() {
+  RankStatus* own = &own_status();
+  g_process_status.compare_exchange_strong(own, nullptr);
   for (int fd : process_fds_)
     if (fd >= 0) close(fd);
 }

@@ -124,7 +124,8 @@ class BusyScope {
   RankContext& context_;
 };
 
-// The status that set_progress_note writes: the calling thread's own, else the process's.
+// The status that set_progress_note writes: the calling thread's own, else the process's (the first
+// one bound, as long as its context lives).
 void bind_progress_note(RankStatus* status, bool whole_process);
 
 }  // namespace adagate

@@ -103,9 +103,9 @@ void SharedGroup::sum_mapped(std::span<void* const> buffers, int64_t count, DTyp
   int64_t offset = bytes_of(first, dtype);
   std::vector<void*> parts;
   for (void* b : buffers) parts.push_back(static_cast<std::byte*>(b) + offset);
-  std::vector<const void*> sources(parts.begin(), parts.end());
+  sources_.assign(parts.begin(), parts.end());
   BusyScope busy(*context_, name_of_call(Call::all_reduce));
-  reduce_in_order(sources, parts, last - first, dtype, op);
+  reduce_in_order(sources_, parts, last - first, dtype, op);
 }
 
 void SharedGroup::combine_copied(const std::byte* own_data, int64_t first, int64_t count,
@@ -116,15 +116,15 @@ void SharedGroup::combine_copied(const std::byte* own_data, int64_t first, int64
   for (int64_t begin = first; begin < first + count; begin += piece) {
     int64_t n = std::min(piece, first + count - begin);
     int64_t offset = bytes_of(begin, dtype);
-    std::vector<const void*> sources;
+    sources_.clear();
     for (int r = 0; r < size(); ++r) {
       std::byte* part = scratch_.data() + r * kPieceBytes;
       if (r != rank_)
         memory_->copy_from(member(r), current(r).buffer, offset, part, bytes_of(n, dtype));
-      sources.push_back(r == rank_ ? own_data + offset : part);
+      sources_.push_back(r == rank_ ? own_data + offset : part);
     }
     void* destination = to + bytes_of(begin - first, dtype);
-    reduce_in_order(sources, {&destination, 1}, n, dtype, op);
+    reduce_in_order(sources_, {&destination, 1}, n, dtype, op);
   }
 }
 
@@ -150,9 +150,9 @@ bool SharedGroup::all_reduce(void* data, int64_t count, DType dtype, ReduceOp op
   if (bytes <= RankBoard::kEagerBytes) {
     copy_bytes(eager_buffer(rank_), data, bytes);
     meet(record);
-    std::vector<const void*> sources;
-    for (int r = 0; r < size(); ++r) sources.push_back(eager_buffer(r));
-    reduce_in_order(sources, {&data, 1}, count, dtype, op);
+    sources_.clear();
+    for (int r = 0; r < size(); ++r) sources_.push_back(eager_buffer(r));
+    reduce_in_order(sources_, {&data, 1}, count, dtype, op);
     return true;
   }
   meet(record);
@@ -201,19 +201,19 @@ bool SharedGroup::reduce_scatter(const void* send, void* recv, int64_t count, DT
   int64_t bytes = bytes_of(count, dtype);
   ++meetings_;
   CallRecord record = describe(Call::reduce_scatter, send, count, dtype, op, 0);
-  std::vector<const void*> sources;
+  sources_.clear();
   if (bytes * size() <= RankBoard::kEagerBytes) {
     copy_bytes(eager_buffer(rank_), send, bytes * size());
     meet(record);
-    for (int r = 0; r < size(); ++r) sources.push_back(eager_buffer(r) + rank_ * bytes);
-    reduce_in_order(sources, {&recv, 1}, count, dtype, op);
+    for (int r = 0; r < size(); ++r) sources_.push_back(eager_buffer(r) + rank_ * bytes);
+    reduce_in_order(sources_, {&recv, 1}, count, dtype, op);
     return true;
   }
   meet(record);
   if (auto buffers = map_all(); !buffers.empty()) {
-    for (void* b : buffers) sources.push_back(static_cast<std::byte*>(b) + rank_ * bytes);
+    for (void* b : buffers) sources_.push_back(static_cast<std::byte*>(b) + rank_ * bytes);
     BusyScope busy(*context_, name_of_call(record.call));
-    reduce_in_order(sources, {&recv, 1}, count, dtype, op);
+    reduce_in_order(sources_, {&recv, 1}, count, dtype, op);
   } else if (memory_->can_copy()) {
     combine_copied(static_cast<const std::byte*>(send), rank_ * count, count, dtype, op,
                    static_cast<std::byte*>(recv));

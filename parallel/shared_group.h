@@ -127,6 +127,7 @@ class SharedGroup : public Progress, public std::enable_shared_from_this<SharedG
   uint32_t posts_ = 0;
   std::deque<Posted> to_sum_;  // posted, own slice not yet summed
   std::vector<std::byte> scratch_;
+  std::vector<const void*> sources_;  // kept: a small sum is about a microsecond
 };
 
 }  // namespace adagate

@@ -39,6 +39,7 @@ expect_unwatched() {
 for n in 2 4; do
   expect "a rank throws, $n ranks" 7 'error on rank 1: the disk is full' "${mpirun[@]}" -n $n "$program" throw
   expect "a rank hangs, $n ranks" '*' 'for rank 1 (last at: step 50, sums)' "${mpirun[@]}" -n $n "$program" hang
+  expect "a rank leaves, $n ranks" 1 'rank 1 has finished and left' "${mpirun[@]}" -n $n "$program" leave
   expect "a rank is killed, $n ranks" '*' 'on signal 9' "${mpirun[@]}" -n $n "$program" kill
   expect_unwatched "a rank is killed unnoticed" $n
 done

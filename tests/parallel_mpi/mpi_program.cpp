@@ -116,6 +116,11 @@ void bench(Communicator& world) {
                                 counts.data(), starts.data(), MPI_BYTE, MPI_COMM_WORLD));
     });
     say("all_to_all_v", bytes, ours, theirs);
+    auto memory = world.allocate(static_cast<size_t>(bytes));
+    ours = median_time(world, repeats, [&] {
+      world.all_to_all_v({memory.get(), rows, recv.data(), rows, 1024});
+    });
+    say("  allocated", bytes, ours, theirs);
   }
   double ours = median_time(world, 1001, [&] { world.barrier(); });
   double theirs = median_time(world, 1001, [&] { MPI_Barrier(MPI_COMM_WORLD); });
