@@ -61,10 +61,11 @@ void end_with_error(const std::string& message, int exit_code) {
   int code = exit_code > 0 && exit_code < 256 ? exit_code : 1;
   std::fflush(stdout);
   if (launch.rank > 0) {
-    constexpr int64_t kPatience = 1;  // seconds, also that a sign is recent (not a resumed job's)
+    constexpr int kTenthsOfPatience = 16;  // a busy mpirun needs a while to end the others
+    constexpr int64_t kRecent = 1;         // seconds; an older sign was another (a resumed job's)
     int64_t start = seconds_now();
-    for (int tenth = 0; tenth < 10 * kPatience; ++tenth) {
-      if (g_noticed_at >= start - kPatience) _exit(code);
+    for (int tenth = 0; tenth < kTenthsOfPatience; ++tenth) {
+      if (g_noticed_at >= start - kRecent) _exit(code);
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   }
