@@ -1,5 +1,6 @@
 // The MoE layer against finite differences, against other forms of itself and the dense layer, and
 // in every layout.
+#include "core/base/threads.h"
 #include "layers/feed_forward.h"
 #include "moe/routing_report.h"
 #include "tests/moe/moe_run.h"
@@ -195,6 +196,30 @@ TEST_CASE("MoE layer: recomputation changes no bit and counts nothing twice", "[
       CHECK(kept.routing[0].bytes_sent == again.routing[0].bytes_sent);
       CHECK(kept.routing[0].flops == again.routing[0].flops);
     }
+}
+
+TEST_CASE("MoE layer: the number of threads changes no bit", "[moe]") {
+#ifdef _OPENMP
+  GlobalBatch batch = small_batch(1500, 64);
+  MoeLayerConfig config = small_layer();
+  config.width = 64;
+  config.hidden = 160;
+  auto run_with = [&](int threads, DType type) {
+    // Set on the rank's thread, which has its own team.
+    return run_layer(config, batch, {1, 1, 1, false, type},
+                     [=](const std::string&, Parameter&) { omp_set_num_threads(threads); });
+  };
+  for (DType type : {DType::f32, DType::bf16}) {
+    INFO(name_of(type));
+    LayerRun one = run_with(1, type), three = run_with(3, type);
+    CHECK(same_bits(one.y, three.y));
+    CHECK(same_bits(one.dx, three.dx));
+    for (auto& [name, grad] : one.grads) {
+      INFO(name);
+      CHECK(same_bits(grad, three.grads.at(name)));
+    }
+  }
+#endif
 }
 
 TEST_CASE("MoE layer: with one expert it is the dense feed-forward", "[moe]") {
