@@ -10,6 +10,8 @@
 #include "core/base/error.h"
 #include "core/io/safetensors.h"
 #include "data/token_file.h"
+#include "train/checkpoint_report.h"
+#include "train/saved_model.h"
 
 namespace adagate {
 namespace {
@@ -70,7 +72,9 @@ int run(const Options& options) {
   if (launch_from_environment().rank > 0) return 0;
   const fs::path path = options.path;
   check(fs::exists(path), "{}: no such file or directory", options.path);
-  if (fs::is_directory(path)) {
+  if (fs::exists(path / "manifest.json") || fs::exists(path / "checkpoints")) {
+    print_output(checkpoint_report(resolve_checkpoint(path)));
+  } else if (fs::is_directory(path)) {
     std::vector<fs::path> tensors;
     for (const auto& entry : fs::directory_iterator(path))
       if (entry.path().extension() == ".safetensors") tensors.push_back(entry.path());
@@ -91,8 +95,9 @@ int run(const Options& options) {
 
 void add_inspect_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = program.add_subcommand(
-      "inspect", "Print what a token file, tensor file, tokenizer or directory of them holds");
+  CLI::App* command = program.add_subcommand("inspect",
+                                             "Print what a checkpoint, token file, tensor file or "
+                                             "tokenizer holds, and whether it is sound");
   command->add_option("PATH", options->path, "File or directory")->required();
   command
       ->add_option("--tokenizer", options->tokenizer,
@@ -100,6 +105,7 @@ void add_inspect_command(CLI::App& program, Invocation& invocation) {
       ->type_name("SPEC");
   command->footer(R"(Examples:
   adagate inspect shakespeare.tokens --tokenizer byte
+  adagate inspect runs/quickstart
   adagate inspect datasets/tokenizers/gpt2
   adagate inspect model.safetensors)");
   command->callback(
