@@ -21,6 +21,7 @@ void check_shape(const char* op, const Tensor& qkv, const AttentionShape& s) {
   check(qkv.numel() == rows * cols && qkv.cols() == cols,
         "{}: qkv is {}, [{}, {}] expected for batch {}, sequence {}, {} + 2 x {} heads of {}", op,
         qkv.shape().str(), rows, cols, s.batch, s.sequence, s.heads, s.kv_heads, s.head_dim);
+  check(s.scale >= 0, "{}: the scale of the scores is negative: {}", op, s.scale);
   check(s.rotary_base == 0 || s.head_dim % 2 == 0,
         "{}: rotary positions need an even head dimension, got {}", op, s.head_dim);
 }

@@ -18,6 +18,8 @@ template <class T>
 class Forward {
  public:
   using C = Compute<T>;
+  using Operands = typename OperandsOf<T>::type;
+  using Element = typename Operands::Element;
 
   Forward(const AttentionArgs& args, int64_t unit, int64_t first_query, int64_t last_query)
       : args_(args),
@@ -27,12 +29,12 @@ class Forward {
         keys_(std::max<int64_t>(0, unit_.key_limit(last_))),
         padded_keys_(round_up(keys_, kMicroRows)),
         scratch_(2 * padded_keys_ * unit_.padded_dim + 3 * kPanel<C> * unit_.padded_dim +
-                 kKeys * kPanel<C> + 8 * kPanel<C>) {
+                 kKeys * kPanel<C>) {
     const int64_t dim = unit_.padded_dim;
-    k_ = scratch_.take(padded_keys_ * dim);
-    v_ = scratch_.take(padded_keys_ * dim);
+    k_ = scratch_.template take<Element>(padded_keys_ * dim);
+    v_ = scratch_.template take<Element>(padded_keys_ * dim);
     rows_ = scratch_.take(kPanel<C> * dim);
-    q_transposed_ = scratch_.take(kPanel<C> * dim);
+    q_transposed_ = scratch_.template take<Element>(kPanel<C> * dim);
     o_transposed_ = scratch_.take(kPanel<C> * dim);
     scores_ = scratch_.take(kKeys * kPanel<C>);
   }
@@ -40,9 +42,12 @@ class Forward {
   void run() {
     const T* qkv = static_cast<const T*>(args_.qkv);
     const int64_t dim = unit_.padded_dim;
-    pack_rows(unit_.k_rows(qkv), 0, keys_, padded_keys_, args_.head_dim, dim, unit_.rotary, C(1),
-              k_);
-    pack_rows(unit_.v_rows(qkv), 0, keys_, padded_keys_, args_.head_dim, dim, {}, C(1), v_);
+    C* k = reinterpret_cast<C*>(k_);  // packed, then turned into operands where it stands
+    C* v = reinterpret_cast<C*>(v_);
+    pack_rows(unit_.k_rows(qkv), 0, keys_, padded_keys_, args_.head_dim, dim, unit_.rotary, k);
+    pack_rows(unit_.v_rows(qkv), 0, keys_, padded_keys_, args_.head_dim, dim, {}, v);
+    Operands::by_row(padded_keys_, dim, k, dim, k_, row_elements());
+    Operands::by_column(padded_keys_, dim, v, dim, v_, dim);
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = first_; q < last_; q += kPanel<C>) panel(head, q);
@@ -63,8 +68,10 @@ class Forward {
     }
     if (real_end == first) return;
     pack_rows(unit_.q_rows(static_cast<const T*>(args_.qkv), head), first, real_end, kPanel<C>,
-              args_.head_dim, dim, unit_.rotary, static_cast<C>(args_.scale * kLog2E), rows_);
-    transpose(kPanel<C>, dim, rows_, dim, q_transposed_, kPanel<C>);
+              args_.head_dim, dim, unit_.rotary, rows_);
+    auto* q = reinterpret_cast<Element*>(rows_);
+    Operands::by_row(kPanel<C>, dim, rows_, dim, q, row_elements());
+    transpose(kPanel<C>, row_elements(), q, row_elements(), q_transposed_, kPanel<C>);
     if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, real_end - first, keys32_);
 
     for (int j = 0; j < 2; ++j) {
@@ -91,30 +98,39 @@ class Forward {
 
   // One step of the running softmax over keys [key, key + count).
   void block(int64_t first, int64_t key, int64_t count) {
-    const int64_t dim = unit_.padded_dim;
-    tile_product<Left::row_major, Write::overwrite>(round_up(count, kMicroRows), kPanel<C>, dim,
-                                                    k_ + key * dim, dim, q_transposed_, kPanel<C>,
-                                                    scores_, kPanel<C>);
+    constexpr int kDepth = Operands::kDepth;
+    const int64_t dim = unit_.padded_dim, depth = row_elements();
+    tile_product<Left::row_major, Write::overwrite>(round_up(count, kMicroRows), kPanel<C>, depth,
+                                                    k_ + key * depth, depth, q_transposed_,
+                                                    kPanel<C>, scores_, kPanel<C>);
     for (int j = 0; j < 2; ++j) softmax(j, first + j * kLanes<C>, key, count);
+    const int64_t rows = round_up(count, kDepth);
+    std::fill_n(scores_ + count * kPanel<C>, (rows - count) * kPanel<C>, C(0));
+    auto* weights = reinterpret_cast<Element*>(scores_);
+    Operands::by_column(rows, kPanel<C>, scores_, kPanel<C>, weights, kPanel<C>);
+    const Element* v = v_ + key / kDepth * dim;
     if (key == 0) {
-      tile_product<Left::column_major, Write::overwrite>(dim, kPanel<C>, count, v_, dim, scores_,
-                                                         kPanel<C>, o_transposed_, kPanel<C>);
-    } else {
-      for (int64_t d = 0; d < dim; ++d) {
-        for (int j = 0; j < 2; ++j) {
-          C* at = o_transposed_ + d * kPanel<C> + j * kLanes<C>;
-          store(at, load(at) * rescale_[j]);
-        }
-      }
-      tile_product<Left::column_major, Write::accumulate>(
-          dim, kPanel<C>, count, v_ + key * dim, dim, scores_, kPanel<C>, o_transposed_, kPanel<C>);
+      tile_product<Left::column_major, Write::overwrite>(
+          dim, kPanel<C>, rows / kDepth, v, dim, weights, kPanel<C>, o_transposed_, kPanel<C>);
+      return;
     }
+    for (int64_t d = 0; d < dim; ++d) {
+      for (int j = 0; j < 2; ++j) {
+        C* at = o_transposed_ + d * kPanel<C> + j * kLanes<C>;
+        store(at, load(at) * rescale_[j]);
+      }
+    }
+    tile_product<Left::column_major, Write::accumulate>(
+        dim, kPanel<C>, rows / kDepth, v, dim, weights, kPanel<C>, o_transposed_, kPanel<C>);
   }
+
+  int64_t row_elements() const { return unit_.padded_dim / Operands::kDepth; }
 
   // Turns one vector-wide column of scores into weights; updates its running maximum and sum.
   void softmax(int j, int64_t first, int64_t key, int64_t count) {
     C* column = scores_ + j * kLanes<C>;
     const bool diagonal = args_.causal && key + count - 1 > first;
+    const C scale = static_cast<C>(args_.scale * kLog2E);  // weights are powers of 2
     Vec<C> largest = max_[j];
     if (diagonal) {
       for (int64_t n = 0; n < count; ++n) {
@@ -122,14 +138,15 @@ class Forward {
         store(at, hide_later_keys(load(at), first, key + n, static_cast<C>(kHidden)));
       }
     }
-    for (int64_t n = 0; n < count; ++n) largest = max<C>(largest, load(column + n * kPanel<C>));
+    for (int64_t n = 0; n < count; ++n)
+      largest = max<C>(largest, load(column + n * kPanel<C>) * scale);
     rescale_[j] = exp2(max_[j] - largest);
     max_[j] = largest;
     Vec<C> sum = sum_[j] * rescale_[j];
     if (args_.row_ids) {
       for (int64_t n = 0; n < count; ++n) {
         C* at = column + n * kPanel<C>;
-        const Vec<C> weight = exp2(load(at) - largest);
+        const Vec<C> weight = exp2(load(at) * scale - largest);
         sum += weight;
         store(at, weight * dropout_factors(args_.mask, keys32_ + j * kLanes<C>,
                                            static_cast<uint32_t>(key + n), C{}));
@@ -137,7 +154,7 @@ class Forward {
     } else {
       for (int64_t n = 0; n < count; ++n) {
         C* at = column + n * kPanel<C>;
-        const Vec<C> weight = exp2(load(at) - largest);
+        const Vec<C> weight = exp2(load(at) * scale - largest);
         sum += weight;
         store(at, weight);
       }
@@ -149,11 +166,11 @@ class Forward {
   AttentionUnit<T> unit_;
   int64_t first_, last_, keys_, padded_keys_;
   Scratch<C> scratch_;
-  C *k_, *v_;        // [padded_keys, dim]
-  C* rows_;          // [kPanel, dim]
-  C* q_transposed_;  // [dim, kPanel]
-  C* o_transposed_;  // [dim, kPanel]
-  C* scores_;        // [kKeys, kPanel]
+  Element *k_, *v_;        // [padded_keys, dim] numbers: k by row, v by column
+  C* rows_;                // [kPanel, dim]
+  Element* q_transposed_;  // [row_elements, kPanel]
+  C* o_transposed_;        // [dim, kPanel]
+  C* scores_;              // [kKeys, kPanel]
   Vec<C> max_[2], sum_[2], rescale_[2];
   alignas(kVectorBytes) uint32_t keys32_[kPanel<C>] = {};
 };

@@ -9,7 +9,7 @@
 #endif
 
 #include "core/ops/attention.h"
-#include "core/ops/cpu/vector.h"
+#include "core/ops/cpu/tile_product.h"
 
 namespace adagate {
 
@@ -19,6 +19,18 @@ constexpr double kLog2E = 1.4426950408889634;
 // so the softmax over keys needs no sum across lanes.
 template <class C>
 constexpr int64_t kPanel = 2 * kLanes<C>;
+
+// What the products of a tensor of T read.
+template <class T>
+struct OperandsOf {
+  using type = ExactOperands<Compute<T>>;
+};
+#if ADAGATE_BF16_PRODUCTS
+template <>
+struct OperandsOf<bfloat16> {
+  using type = Bf16Operands;
+};
+#endif
 
 inline int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
@@ -45,10 +57,12 @@ class Scratch {
   explicit Scratch(int64_t elements) : memory_(Tensor::empty({elements}, dtype_of<C>())) {
     next_ = memory_.template data<C>();
   }
-  C* take(int64_t elements) {
+  template <class E = C>
+  E* take(int64_t elements) {
+    static_assert(sizeof(E) == sizeof(C));
     C* at = next_;
     next_ += round_up(elements, kLanes<C>);
-    return at;
+    return reinterpret_cast<E*>(at);
   }
 
  private:
@@ -56,11 +70,10 @@ class Scratch {
   C* next_;
 };
 
-// to [padded_rows, padded_cols] = factor * rotated rows [begin, end), zeros elsewhere.
+// to [padded_rows, padded_cols] = rotated rows [begin, end), zeros elsewhere.
 template <class T, class C>
 void pack_rows(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t padded_rows,
-               int64_t head_dim, int64_t padded_cols, const RotaryRows<C>& rotary, C factor,
-               C* to) {
+               int64_t head_dim, int64_t padded_cols, const RotaryRows<C>& rotary, C* to) {
   const int64_t half = head_dim / 2;
   for (int64_t t = begin; t < end; ++t, to += padded_cols) {
     const T* x = from.row(t);
@@ -70,12 +83,12 @@ void pack_rows(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_
 #pragma omp simd
       for (int64_t i = 0; i < half; ++i) {
         const C low = static_cast<C>(x[i]), high = static_cast<C>(x[i + half]);
-        to[i] = factor * (low * cosine[i] - high * sine[i]);
-        to[i + half] = factor * (high * cosine[i] + low * sine[i]);
+        to[i] = low * cosine[i] - high * sine[i];
+        to[i + half] = high * cosine[i] + low * sine[i];
       }
     } else {
 #pragma omp simd
-      for (int64_t i = 0; i < head_dim; ++i) to[i] = factor * static_cast<C>(x[i]);
+      for (int64_t i = 0; i < head_dim; ++i) to[i] = static_cast<C>(x[i]);
     }
     for (int64_t i = head_dim; i < padded_cols; ++i) to[i] = C(0);
   }
@@ -167,7 +180,7 @@ struct AttentionUnit {
       : sample(unit / a.kv_heads),
         kv_head(unit % a.kv_heads),
         group(a.heads / a.kv_heads),
-        padded_dim(round_up(a.head_dim, kLanes<C>)),
+        padded_dim(round_up(a.head_dim, OperandsOf<T>::type::kDepth * kLanes<C>)),
         seen(a.lengths ? std::clamp<int64_t>(a.lengths[sample], 0, a.sequence) : a.sequence),
         rotary{static_cast<const C*>(a.cosines), static_cast<const C*>(a.sines)},
         args(a) {}

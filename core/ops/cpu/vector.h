@@ -1,5 +1,5 @@
-// Full-width vectors and the small products that blockwise kernels are made of. Written with the
-// compilers' vector extension, so one source serves AVX-512, AVX2 and narrower machines.
+// Full-width vectors, written with the compilers' vector extension, so that one source serves
+// AVX-512, AVX2 and narrower machines.
 #pragma once
 
 #include <bit>
@@ -11,13 +11,10 @@ namespace adagate {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
-constexpr int kMicroRows = 8;  // 8 x 2 accumulators of 32 registers
 #elif defined(__AVX__)
 constexpr int kVectorBytes = 32;
-constexpr int kMicroRows = 4;  // 4 x 2 of 16
 #else
 constexpr int kVectorBytes = 16;
-constexpr int kMicroRows = 4;
 #endif
 
 template <class C>
@@ -104,54 +101,6 @@ inline void transpose(int64_t rows, int64_t cols, const C* from, int64_t from_st
   for (int64_t i = 0; i < rows; i += kLanes<C>)
     for (int64_t j = 0; j < cols; j += kLanes<C>)
       transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
-}
-
-enum class Left { row_major, column_major };
-enum class Write { overwrite, accumulate };
-
-// kMicroRows x (kWide vectors) of tile_product, held in registers.
-template <Left kLeft, Write kWrite, int kWide, class C>
-inline void micro_product(int64_t depth, const C* a, int64_t lda, const C* b, int64_t ldb, C* c,
-                          int64_t ldc) {
-  constexpr int L = kLanes<C>;
-  Vec<C> sum[kMicroRows][kWide];
-#pragma GCC unroll 8
-  for (int i = 0; i < kMicroRows; ++i)
-#pragma GCC unroll 2
-    for (int j = 0; j < kWide; ++j)
-      sum[i][j] = kWrite == Write::accumulate ? load(c + i * ldc + j * L) : Vec<C>{};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec<C> right[kWide];
-#pragma GCC unroll 2
-    for (int j = 0; j < kWide; ++j) right[j] = load(b + k * ldb + j * L);
-#pragma GCC unroll 8
-    for (int i = 0; i < kMicroRows; ++i) {
-      const C left = kLeft == Left::row_major ? a[i * lda + k] : a[k * lda + i];
-#pragma GCC unroll 2
-      for (int j = 0; j < kWide; ++j) sum[i][j] += left * right[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kMicroRows; ++i)
-#pragma GCC unroll 2
-    for (int j = 0; j < kWide; ++j) store(c + i * ldc + j * L, sum[i][j]);
-}
-
-// c [rows, cols] (+)= a b for operands that sit in the caches. a is [rows, depth], or [depth, rows]
-// when column-major; b is [depth, cols]. rows: multiple of kMicroRows, cols: of kLanes.
-template <Left kLeft, Write kWrite, class C>
-inline void tile_product(int64_t rows, int64_t cols, int64_t depth, const C* a, int64_t lda,
-                         const C* b, int64_t ldb, C* c, int64_t ldc) {
-  constexpr int64_t kWide = 2 * kLanes<C>;
-  int64_t j = 0;
-  for (; j + kWide <= cols; j += kWide)
-    for (int64_t i = 0; i < rows; i += kMicroRows)
-      micro_product<kLeft, kWrite, 2>(depth, a + (kLeft == Left::row_major ? i * lda : i), lda,
-                                      b + j, ldb, c + i * ldc + j, ldc);
-  for (; j < cols; j += kLanes<C>)
-    for (int64_t i = 0; i < rows; i += kMicroRows)
-      micro_product<kLeft, kWrite, 1>(depth, a + (kLeft == Left::row_major ? i * lda : i), lda,
-                                      b + j, ldb, c + i * ldc + j, ldc);
 }
 
 }  // namespace adagate
