@@ -58,10 +58,32 @@ FAULTS = [
     Fault("norm: the projection on x is dropped in backward", "core/ops/cpu/norm.cpp",
           "gamma[c] - mean_g - xhat * mean_gx)", "gamma[c] - mean_g)", "^core$"),
     Fault("a gradient overwrites where it should add", "core/ops/cpu/elementwise.cpp",
-          "y[i] = T(static_cast<C>(y[i]) + f(i));", "y[i] = T(f(i));", "^core$"),
+          "y[i] = T(static_cast<Compute<T>>(y[i]) + f(i));", "y[i] = T(f(i));", "^core$"),
     Fault("dropout: survivors are not scaled up", "core/ops/dropout.h",
           "row_key + column * Rng::kRowStride) >= threshold ? scale : 0.0f",
           "row_key + column * Rng::kRowStride) >= threshold ? 1.0f : 0.0f", "^core$"),
+
+    Fault("attention: a token sees the next one", "core/ops/cpu/attention.cpp",
+          "first, key + n, static_cast<C>(kHidden)", "first, key + n - 1, static_cast<C>(kHidden)",
+          "^core$"),
+    Fault("cross-entropy: masked targets count", "core/ops/linear_cross_entropy.cpp",
+          "if (target[r] == -1) continue;", "if (target[r] < -1) continue;", "^core$"),
+
+    # The step, over ranks and micro-batches.
+    Fault("loss: a dropped 1/N of the other ranks", "train/training_step.cpp",
+          "  mesh_.world->sum_in_place(std::span<int64_t>(counts));\n", "", "^train", True),
+    Fault("clip norm: experts of the other ranks are left out", "train/training_step.cpp",
+          "dense + mesh_.expert->sum(expert)", "dense + expert", "^train"),
+    Fault("expert gradients are summed over all ranks", "train/training_step.cpp",
+          "ParameterGroup::expert, *mesh_.replica", "ParameterGroup::expert, *mesh_.world",
+          "^train"),
+    Fault("accumulation: each micro-batch overwrites", "train/training_step.cpp",
+          "    sum += forward_backward(",
+          "    store_.clear_gradients();\n    sum += forward_backward(", "^train"),
+    Fault("dropout draws by the place on the rank", "train/training_step.cpp",
+          "(batch.row_ids[row] << 32) + t", "(r << 32) + t", "^train"),
+    Fault("an unmasked pad: one token more is real", "train/training_step.cpp",
+          "mask[r * sequence + t] = t < batch", "mask[r * sequence + t] = t <= batch", "^train"),
 
     # The optimizer.
     Fault("AdamW: bias correction of the second moment is dropped", "core/optim/adamw.cpp",
@@ -78,7 +100,14 @@ FAULTS = [
           "return {epoch, rest / config_.global_batch};",
           "return {epoch, (rest - 1) / config_.global_batch};", "^data$"),
 
-    # Checkpoints.
+    # Checkpoints and resuming.
+    Fault("checkpoint: a skipped moment", "train/trainer.cpp",
+          '    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});\n', "", "^train"),
+    Fault("resume: AdamW counts its steps anew", "train/trainer.cpp",
+          "optimizer_->set_steps(state_.step", "optimizer_->set_steps(0 * state_.step", "^train"),
+    Fault("resume: the epoch starts anew", "train/trainer.cpp",
+          "data.position = {state_.epoch, state_.epoch_step};",
+          "data.position = {state_.epoch, 0};", "^train"),
     Fault("checkpoint: experts are stored at their local place", "train/checkpoint_layout.cpp",
           "rank, e * count, count});", "rank, 0, count});", "^train", True),
     Fault("checkpoint: a damaged shard is not noticed", "train/checkpoint.cpp",
