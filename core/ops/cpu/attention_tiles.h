@@ -175,12 +175,14 @@ inline void dropout_keys(const AttentionArgs& a, int64_t sample, int64_t head, i
 template <class T>
 struct AttentionUnit {
   using C = Compute<T>;
+  // The head's dimensions are the columns of one product and the rows of another.
+  static constexpr int64_t kColumns = std::max(OperandsOf<T>::type::kDepth * kLanes<C>, kMicroRows);
 
   AttentionUnit(const AttentionArgs& a, int64_t unit)
       : sample(unit / a.kv_heads),
         kv_head(unit % a.kv_heads),
         group(a.heads / a.kv_heads),
-        padded_dim(round_up(a.head_dim, OperandsOf<T>::type::kDepth * kLanes<C>)),
+        padded_dim(round_up(a.head_dim, kColumns)),
         seen(a.lengths ? std::clamp<int64_t>(a.lengths[sample], 0, a.sequence) : a.sequence),
         rotary{static_cast<const C*>(a.cosines), static_cast<const C*>(a.sines)},
         args(a) {}
