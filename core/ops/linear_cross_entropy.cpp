@@ -11,7 +11,7 @@ namespace {
 
 // Bytes of the logits of one chunk. A larger chunk passes over the gradient of w less often, a
 // smaller one stays in the cache between product and softmax.
-constexpr int64_t kChunkBytes = int64_t{96} << 20;
+constexpr int64_t kChunkBytes = int64_t{104} << 20;
 constexpr int64_t kFewestRows = 64;
 
 // Row stride of the logits: whole cache lines, and not a multiple of the page size, which would

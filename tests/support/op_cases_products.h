@@ -9,8 +9,7 @@
 
 namespace adagate::test {
 
-inline std::vector<OpCase> product_cases() {
-  std::vector<OpCase> cases;
+inline void add_linear_cases(std::vector<OpCase>& cases) {
   cases.push_back(
       {.name = "linear",
        .inputs =
@@ -37,6 +36,9 @@ inline std::vector<OpCase> product_cases() {
                                          {random_normal({24, 8}, 2, 0.2), Role::precise}};
            },
        .function = [](std::span<const Tensor> in) { return std::vector{linear(in[0], in[1])}; }});
+}
+
+inline void add_activation_cases(std::vector<OpCase>& cases) {
   for (Activation a : {Activation::identity, Activation::gelu, Activation::gelu_erf,
                        Activation::relu, Activation::silu, Activation::swiglu}) {
     cases.push_back({.name = "bias_activation " + std::string(name_of(a)),
@@ -73,6 +75,9 @@ inline std::vector<OpCase> product_cases() {
                        [](std::span<const Tensor> in) {
                          return std::vector{bias_activation(in[0], {}, Activation::swiglu)};
                        }});
+}
+
+inline void add_expert_and_loss_cases(std::vector<OpCase>& cases) {
   for (bool with_bias : {false, true}) {
     cases.push_back({
         .name = with_bias ? "grouped_linear with bias" : "grouped_linear",
@@ -105,6 +110,13 @@ inline std::vector<OpCase> product_cases() {
                          auto result = linear_cross_entropy(in[0], in[1], in[2], 0.37);
                          return std::vector{result.loss};
                        }});
+}
+
+inline std::vector<OpCase> product_cases() {
+  std::vector<OpCase> cases;
+  add_linear_cases(cases);
+  add_activation_cases(cases);
+  add_expert_and_loss_cases(cases);
   return cases;
 }
 

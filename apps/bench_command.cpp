@@ -1,0 +1,89 @@
+// adagate bench: kernels, MoE layer and communicator against the machine's limits.
+#include <fstream>
+#include <memory>
+
+#include "apps/commands.h"
+#include "core/base/error.h"
+#include "parallel/mpi_session.h"
+#include "parallel/placement.h"
+#include "train/bench/communicator_bench.h"
+#include "train/bench/moe_bench.h"
+
+namespace adagate {
+namespace {
+
+struct Options {
+  BenchOptions bench;
+  std::vector<std::string> sections = {"kernels", "moe", "communicator"};
+  std::string type, json;
+  int threads = 0;
+};
+
+int run(const Options& options) {
+  configure_threads(options.threads);
+  MpiSession session;
+  auto world = session.world();
+  BenchOptions bench = options.bench;
+  if (!options.type.empty()) bench.types = {options.type == "bf16" ? DType::bf16 : DType::f32};
+  std::vector<BenchTable> tables;
+  auto show = [&](BenchTable table) {
+    if (world->rank() == 0) print_output(table.text() + "\n");
+    tables.push_back(std::move(table));
+  };
+  for (const std::string& section : options.sections) {
+    if (section == "kernels" && world->size() == 1) {
+      MachinePeaks peaks = measure_peaks(bench.seconds);
+      show(table_of(peaks));
+      show(bench_kernels(bench, peaks));
+    } else if (section == "moe") {
+      show(bench_moe(bench, world));
+    } else if (section == "communicator" && world->size() > 1) {
+      show(bench_communicator(*world, bench.rounds));
+    }
+  }
+  if (options.json.empty() || world->rank() > 0) return 0;
+  std::ofstream file(options.json);
+  file << to_json(tables);
+  file.close();
+  check(!file.fail(), "{}: cannot be written", options.json);
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& program, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  BenchOptions& bench = options->bench;
+  CLI::App* command = program.add_subcommand(
+      "bench", "Measure kernels, the MoE layer and the communicator against the machine's limits");
+  command
+      ->add_option("--section", options->sections,
+                   "What to measure; kernels on one rank, communicator on several")
+      ->check(CLI::IsMember({"kernels", "moe", "communicator"}))
+      ->delimiter(',');
+  command->add_option("--type", options->type, "Only this type; else both")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
+  command->add_option("--tokens", bench.tokens, "Tokens per rank")->check(positive);
+  command->add_option("--context", bench.context, "Tokens per sequence")->check(positive);
+  command->add_option("--width", bench.width, "Width of the model")->check(positive);
+  command->add_option("--hidden", bench.hidden, "Width inside a feed-forward")->check(positive);
+  command->add_option("--heads", bench.heads, "Attention heads")->check(positive);
+  command->add_option("--vocabulary", bench.vocabulary, "Tokens in the vocabulary")
+      ->check(positive);
+  command->add_option("--seconds", bench.seconds, "Time for each line")
+      ->check(CLI::Range(0.001, 60.0));
+  command->add_option("--rounds", bench.rounds, "Runs of lines that ranks run together")
+      ->check(positive);
+  command->add_option("--threads", options->threads, "Threads per rank; 0: all its cores");
+  command->add_option("--json", options->json, "Also write the tables to this file")
+      ->type_name("FILE");
+  command->footer(R"(Examples:
+  adagate bench
+  adagate bench --section moe --type bf16 --json moe.json
+  mpirun -n 2 adagate bench --section moe,communicator)");
+  command->callback(
+      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+}
+
+}  // namespace adagate

@@ -1,0 +1,32 @@
+// What the machine can do at most, measured with all threads of this process in the same run as
+// the kernels: clocks and neighbours change.
+#pragma once
+
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "train/bench/table.h"
+
+namespace adagate {
+
+struct MachinePeaks {
+  double f32 = 0, bf16 = 0;  // FLOP/s of multiply-add and of bf16 dot products, in registers
+  struct Bandwidth {
+    double bytes, rate;  // footprint; bytes read and written per second
+  };
+  std::vector<Bandwidth> bandwidths;  // by footprint: caches to memory
+  int threads = 1;
+
+  double flops(DType type) const { return type == DType::bf16 ? bf16 : f32; }
+  // The rate for data of this size in all.
+  double bandwidth(double bytes) const;
+  // Seconds below which nothing with this work can be: of compute and of memory.
+  double limit(DType type, double flop_count, double bytes) const;
+};
+
+// Takes about `budget` seconds for each of its seven measurements.
+MachinePeaks measure_peaks(double budget);
+
+BenchTable table_of(const MachinePeaks& peaks);
+
+}  // namespace adagate
