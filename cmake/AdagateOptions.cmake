@@ -1,7 +1,7 @@
 option(ADAGATE_NATIVE "Compile for this machine's instruction set (-march=native)" ON)
 option(ADAGATE_OPENMP "Thread the CPU kernels with OpenMP" ON)
 option(ADAGATE_ONEDNN "Matrix products through oneDNN when it is installed" ON)
-option(ADAGATE_CUDA "Build the CUDA sources (needs nvcc)" OFF)
+option(ADAGATE_CUDA "Compile the CUDA sources (needs nvcc): so far the arithmetic that CPU and GPU kernels share" OFF)
 option(ADAGATE_BUILD_TESTS "Build the tests" ON)
 set(ADAGATE_SANITIZE "" CACHE STRING "Sanitizers to compile with, as for -fsanitize=")
 
@@ -17,6 +17,25 @@ if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
   if(ADAGATE_CCACHE)
     set(CMAKE_CXX_COMPILER_LAUNCHER ${ADAGATE_CCACHE})
   endif()
+endif()
+
+if(ADAGATE_CUDA)
+  # Set before the language is enabled, which would choose for itself.
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING "")
+  endif()
+  if(ADAGATE_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${ADAGATE_CCACHE})
+  endif()
+  enable_language(CUDA)
+  # CMake 3.25 does not know nvcc's C++20.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  # fmt takes nvcc for a compiler without constexpr, and then fails its own checks.
+  add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
 endif()
 
 # Flags every target of the project shares; linked privately, never installed.
