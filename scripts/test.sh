@@ -74,6 +74,14 @@ test_install() {
   build/consumer/consumer
 }
 
+# One architecture: compiling is what is tested.
+compile_cuda() {
+  local log=$log_folder/cuda.log
+  { cmake --preset cuda-release -DCMAKE_CUDA_ARCHITECTURES=90-real &&
+    cmake --build build/cuda-release --target adagate_cuda_check; } >"$log" 2>&1 ||
+    { tail -30 "$log" >&2; return 1; }
+}
+
 # sanitize PRESET CTEST_REGEX [TARGETS]: builds the test programs and runs those that match.
 sanitize() {
   local preset=$1 regex=$2
@@ -105,6 +113,9 @@ stage "build" build cpu-release all || finish
 stage "tests" run_ctest cpu-release
 stage "headers stand alone" build cpu-release adagate_header_check
 stage "installed package" test_install
+if command -v nvcc >/dev/null; then
+  stage "CUDA sources compile" compile_cuda
+fi
 if [ $full = yes ]; then
   stage "planted faults" python3 -B scripts/mutation_test.py --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan .
