@@ -15,72 +15,49 @@ void check_vector(const char* op, const char* name, const Tensor& v, const Tenso
         name_of(v.dtype()), name_of(compute_dtype(x.dtype())), name_of(x.dtype()));
 }
 
-// What backward keeps, the same for every form.
-struct Saved {
-  Tensor x, gamma, mean, rstd;
-  Gradient dgamma, dbeta;
-};
-
-// dx may be empty; then only the parameters' gradients are made.
-void norm_backward(const Saved& saved, const Tensor& dy, const Tensor& dsum,
-                   const GradDestination& dx) {
-  GradDestination dgamma = saved.dgamma.destination(), dbeta = saved.dbeta.destination();
-  launch_on(saved.x.device(), NormBackwardArgs{.x = saved.x.raw(),
-                                               .dy = dy.raw(),
-                                               .dsum = dsum.raw(),
-                                               .gamma = saved.gamma.raw(),
-                                               .mean = saved.mean.raw(),
-                                               .rstd = saved.rstd.raw(),
-                                               .dx = dx.tensor.raw(),
-                                               .dgamma = dgamma.tensor.raw(),
-                                               .dbeta = dbeta.tensor.raw(),
-                                               .accumulate_dx = dx.accumulate,
-                                               .accumulate_dgamma = dgamma.accumulate,
-                                               .accumulate_dbeta = dbeta.accumulate,
-                                               .dgamma_dtype = dgamma.tensor.dtype(),
-                                               .dbeta_dtype = dbeta.tensor.dtype(),
-                                               .rows = saved.x.rows(),
-                                               .cols = saved.x.cols(),
-                                               .dtype = saved.x.dtype()});
-}
-
-// Runs the forward kernel; `sum` is empty without a residual. Returns y and fills `saved`.
-Tensor norm_forward(const char* op, const Tensor& x, const Tensor& add, const Tensor& sum,
-                    const Tensor& gamma, const Tensor& beta, double epsilon, Saved& saved) {
+// Either form; beta is empty in the RMS form.
+Tensor norm(const char* op, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+            double epsilon) {
   check(x.shape().rank() >= 1, "{}: x has no dimension", op);
   check_vector(op, "gamma", gamma, x);
   if (beta) check_vector(op, "beta", beta, x);
-  Tensor y = empty_like(x);
-  DType stats = compute_dtype(x.dtype());
-  saved.rstd = Tensor::empty({x.rows()}, stats, x.device());
-  if (beta) saved.mean = Tensor::empty({x.rows()}, stats, x.device());
+  Tensor y = empty_like(x), mean;
+  const DType stats = compute_dtype(x.dtype());
+  Tensor rstd = Tensor::empty({x.rows()}, stats, x.device());
+  if (beta) mean = Tensor::empty({x.rows()}, stats, x.device());
   launch_on(x.device(), NormArgs{.x = x.raw(),
-                                 .add = add.raw(),
-                                 .sum = sum.raw(),
                                  .gamma = gamma.raw(),
                                  .beta = beta.raw(),
                                  .y = y.raw(),
-                                 .mean = saved.mean.raw(),
-                                 .rstd = saved.rstd.raw(),
+                                 .mean = mean.raw(),
+                                 .rstd = rstd.raw(),
                                  .rows = x.rows(),
                                  .cols = x.cols(),
                                  .epsilon = epsilon,
                                  .dtype = x.dtype()});
-  saved.x = sum ? sum.detach() : x.detach();
-  saved.gamma = gamma.detach();
-  saved.dgamma = Gradient(gamma);
-  saved.dbeta = Gradient(beta);
-  return y;
-}
-
-Tensor norm(const char* op, const Tensor& x, const Tensor& gamma, const Tensor& beta,
-            double epsilon) {
-  Saved saved;
-  Tensor y = norm_forward(op, x, {}, {}, gamma, beta, epsilon, saved);
   if (!tape_needs({&x, &gamma, &beta})) return y;
-  return record(op, y, [saved = std::move(saved), dx = Gradient(x)](const Tensor& dy) {
-    norm_backward(saved, dy, {}, dx.destination());
-  });
+  return record(op, y,
+                [x = x.detach(), gamma = gamma.detach(), mean, rstd, dx = Gradient(x),
+                 dgamma = Gradient(gamma), dbeta = Gradient(beta)](const Tensor& dy) {
+                  GradDestination to = dx.destination();
+                  GradDestination to_gamma = dgamma.destination(), to_beta = dbeta.destination();
+                  launch_on(x.device(), NormBackwardArgs{.x = x.raw(),
+                                                         .dy = dy.raw(),
+                                                         .gamma = gamma.raw(),
+                                                         .mean = mean.raw(),
+                                                         .rstd = rstd.raw(),
+                                                         .dx = to.tensor.raw(),
+                                                         .dgamma = to_gamma.tensor.raw(),
+                                                         .dbeta = to_beta.tensor.raw(),
+                                                         .accumulate_dx = to.accumulate,
+                                                         .accumulate_dgamma = to_gamma.accumulate,
+                                                         .accumulate_dbeta = to_beta.accumulate,
+                                                         .dgamma_dtype = to_gamma.tensor.dtype(),
+                                                         .dbeta_dtype = to_beta.tensor.dtype(),
+                                                         .rows = x.rows(),
+                                                         .cols = x.cols(),
+                                                         .dtype = x.dtype()});
+                });
 }
 
 }  // namespace
@@ -92,32 +69,6 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
 
 Tensor rms_norm(const Tensor& x, const Tensor& gamma, double epsilon) {
   return norm("rms_norm", x, gamma, {}, epsilon);
-}
-
-ResidualNorm residual_norm(const Tensor& a, const Tensor& b, const Tensor& gamma,
-                           const Tensor& beta, double epsilon) {
-  check(a.shape() == b.shape() && a.dtype() == b.dtype(), "residual_norm: a is {} {}, b {} {}",
-        name_of(a.dtype()), a.shape().str(), name_of(b.dtype()), b.shape().str());
-  ResidualNorm out;
-  out.sum = empty_like(a);
-  Saved saved;
-  out.normalised = norm_forward("residual_norm", a, b, out.sum, gamma, beta, epsilon, saved);
-  if (!tape_needs({&a, &b, &gamma, &beta})) return out;
-  record_many(
-      "residual_norm", {&out.sum, &out.normalised},
-      [saved = std::move(saved), da = Gradient(a), db = Gradient(b)](std::span<const Tensor> dys) {
-        Tensor ds = dys[0];
-        if (dys[1] && (da || db)) {
-          ds = empty_like(saved.x);
-          norm_backward(saved, dys[1], dys[0], {ds, false});
-        } else if (dys[1]) {
-          norm_backward(saved, dys[1], {}, {});
-        }
-        if (!ds) return;
-        da.add(ds);
-        db.add(ds);
-      });
-  return out;
 }
 
 }  // namespace adagate

@@ -14,19 +14,9 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
 // y = x / sqrt(mean(x^2) + epsilon) * gamma per row; shapes and types as above.
 Tensor rms_norm(const Tensor& x, const Tensor& gamma, double epsilon);
 
-// s = a + b, y = norm(s): both outputs of a residual connection followed by its norm, in one pass.
-// An empty beta asks for the RMS form.
-struct ResidualNorm {
-  Tensor sum, normalised;
-};
-ResidualNorm residual_norm(const Tensor& a, const Tensor& b, const Tensor& gamma,
-                           const Tensor& beta, double epsilon);
-
 // RMS form: mean and beta are null. `C` below is Compute<dtype>.
 struct NormArgs {
   const void* x;      // [rows, cols]
-  const void* add;    // [rows, cols] or null; with it, sum = x + add is normalised
-  void* sum;          // [rows, cols] or null
   const void* gamma;  // C [cols]
   const void* beta;   // C [cols] or null
   void* y;            // [rows, cols]
@@ -40,7 +30,6 @@ struct NormArgs {
 struct NormBackwardArgs {
   const void* x;      // what was normalised [rows, cols]
   const void* dy;     // [rows, cols]
-  const void* dsum;   // [rows, cols] or null: added to dx (the residual path)
   const void* gamma;  // C [cols]
   const void* mean;   // C [rows] or null
   const void* rstd;   // C [rows]

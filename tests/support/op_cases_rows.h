@@ -42,18 +42,6 @@ inline std::vector<OpCase> norm_cases() {
            },
        .function =
            [](std::span<const Tensor> in) { return std::vector{rms_norm(in[0], in[1], 1e-5)}; }});
-  cases.push_back({.name = "residual_norm",
-                   .inputs =
-                       [inputs](int64_t n) {
-                         auto all = inputs(n);
-                         all.push_back({random_normal({n, 37}, 4)});
-                         return all;
-                       },
-                   .function =
-                       [](std::span<const Tensor> in) {
-                         auto [s, y] = residual_norm(in[0], in[3], in[1], in[2], 1e-5);
-                         return std::vector{s, y};
-                       }});
   return cases;
 }
 

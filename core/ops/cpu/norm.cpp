@@ -1,7 +1,7 @@
 // Norms on the CPU. Work per thread: blocks of kRowBlock rows, each row read from memory once and
-// then from the first-level cache. Bytes per element: forward 2 sizes (3-4 with the residual),
-// backward 3. The sums over rows behind dgamma and dbeta go by fixed blocks of rows, so they do not
-// depend on the number of threads.
+// then from the first-level cache. Bytes per element: forward 2 sizes, backward 3. The sums over
+// rows behind dgamma and dbeta go by fixed blocks of rows, so they do not depend on the number of
+// threads.
 #include "core/ops/norm.h"
 
 #include <cmath>
@@ -16,13 +16,6 @@ void forward_row(const NormArgs& a, int64_t row) {
   using C = Compute<T>;
   const int64_t n = a.cols, at = row * n;
   const T* x = static_cast<const T*>(a.x) + at;
-  if (a.add) {
-    const T* other = static_cast<const T*>(a.add) + at;
-    T* sum = static_cast<T*>(a.sum) + at;
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) sum[c] = T(static_cast<C>(x[c]) + static_cast<C>(other[c]));
-    x = sum;
-  }
   C mean = 0, square = 0;
   if (a.mean) {
 #pragma omp simd reduction(+ : mean)
@@ -73,7 +66,6 @@ void backward_row(const NormBackwardArgs& a, int64_t row, Compute<T>* dgamma, Co
   if (!a.dx) return;
   const C mean_g = a.mean ? sum_g / static_cast<C>(n) : C(0);
   const C mean_gx = sum_gx / static_cast<C>(n);
-  const T* dsum = a.dsum ? static_cast<const T*>(a.dsum) + at : nullptr;
   T* dx = static_cast<T*>(a.dx) + at;
   auto gradient = [=](int64_t c) {
     C xhat = (static_cast<C>(x[c]) - mean) * rstd;
@@ -82,9 +74,6 @@ void backward_row(const NormBackwardArgs& a, int64_t row, Compute<T>* dgamma, Co
   if (a.accumulate_dx) {
 #pragma omp simd
     for (int64_t c = 0; c < n; ++c) dx[c] = T(static_cast<C>(dx[c]) + gradient(c));
-  } else if (dsum) {
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) dx[c] = T(static_cast<C>(dsum[c]) + gradient(c));
   } else {
 #pragma omp simd
     for (int64_t c = 0; c < n; ++c) dx[c] = T(gradient(c));
