@@ -1,7 +1,8 @@
 option(ADAGATE_NATIVE "Compile for this machine's instruction set (-march=native)" ON)
 option(ADAGATE_OPENMP "Thread the CPU kernels with OpenMP" ON)
 option(ADAGATE_ONEDNN "Matrix products through oneDNN when it is installed" ON)
-option(ADAGATE_CUDA "Compile the CUDA sources (needs nvcc): so far the arithmetic that CPU and GPU kernels share" OFF)
+option(ADAGATE_CUDA
+  "Compile the CUDA sources (needs nvcc): so far the arithmetic that CPU and GPU kernels share" OFF)
 option(ADAGATE_BUILD_TESTS "Build the tests" ON)
 set(ADAGATE_SANITIZE "" CACHE STRING "Sanitizers to compile with, as for -fsanitize=")
 

@@ -116,8 +116,8 @@ def initial_weights(config, random):
 
 
 def prepare(case, folder, steps, calibrate):
-    """Writes the case's folder. `calibrate(folder, config)` returns the threshold at which the wanted
-    share of tokens takes two experts (adaptive only)."""
+    """Writes the case's folder. `calibrate(folder, config)` returns the threshold at which the
+    wanted share of tokens takes two experts (adaptive only)."""
     folder.mkdir(parents=True, exist_ok=True)
     config = configuration(case, steps)
     random = numpy.random.default_rng(7)
@@ -138,7 +138,7 @@ def prepare(case, folder, steps, calibrate):
 
 
 def load_peaks(path):
-    """{"fp32": GFLOP/s, "bf16": GFLOP/s} from a JSON file with the keys fp32_gflops, bf16_gflops."""
+    """{"fp32": GFLOP/s, "bf16": GFLOP/s} from a JSON file with keys fp32_gflops, bf16_gflops."""
     if not path:
         return {}
     values = json.loads(Path(path).read_text())

@@ -1,8 +1,8 @@
 """Trains one case of the comparison in PyTorch on the CPU and writes what it measured as JSON.
 
-One process per rank. With RANK and WORLD_SIZE in the environment the ranks form a gloo group and train
-by DistributedDataParallel, each on its part of every batch. vs_pytorch.py prepares the case's folder
-(case.json, init.safetensors, tokens.u32) and starts this; by hand:
+One process per rank. With RANK and WORLD_SIZE in the environment the ranks form a gloo group and
+train by DistributedDataParallel, each on its part of every batch. vs_pytorch.py prepares the case's
+folder (case.json, init.safetensors, tokens.u32) and starts this; by hand:
   python scripts/bench/pytorch_decoder.py --case-dir DIR --steps 10 --threads 2 --result out.json
 """
 

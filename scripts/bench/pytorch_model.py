@@ -1,10 +1,10 @@
-"""A GPT-2 shaped decoder, dense or Mixture-of-Experts, in the fastest form PyTorch offers on the CPU.
+"""A GPT-2 shaped decoder, dense or Mixture-of-Experts, in PyTorch's fastest form on the CPU.
 
-Parameters carry adagate's global names except that each expert's matrices are parameters of their own
-(stacked ones would cost a copy of all gradients per step); `load_initial_weights` splits them.
-Options, chosen by measurement: head "plain" or "chunked" (F.linear_cross_entropy), experts "loop" (one
-matrix product per expert on the slice of its rows) or "grouped" (F.grouped_mm), compile "none" or
-"blocks" (attention and dense feed-forward parts; the routed part has data-dependent sizes).
+Parameters carry adagate's global names except that each expert's matrices are parameters of their
+own (stacked ones would cost a copy of all gradients per step); `load_initial_weights` splits them.
+Options, chosen by measurement: head "plain" or "chunked" (F.linear_cross_entropy), experts "loop"
+(one matrix product per expert on the slice of its rows) or "grouped" (F.grouped_mm), compile "none"
+or "blocks" (attention and dense feed-forward parts; the routed part has data-dependent sizes).
 """
 
 import math
@@ -254,8 +254,8 @@ def active_parameters(config, experts_per_token):
 
 
 def flops_per_token(config, experts_per_token):
-    """Forward and backward of one token: 6 per active parameter, and causal attention's two products
-    of 2 * D * (S / 2) each, three times (forward, two in backward): 6 * layers * D * S."""
+    """Forward and backward of one token: 6 per active parameter, and causal attention's two
+    products of 2 * D * (S / 2) each, three times (forward, two in backward): 6 * layers * D * S."""
     model = config["model"]
     attention = 6 * model["layers"] * model["width"] * model["context"]
     return 6 * active_parameters(config, experts_per_token) + attention

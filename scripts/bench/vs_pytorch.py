@@ -2,10 +2,10 @@
 
 Started by vs_pytorch.sh, which makes the Python environment. Three programs take turns, round after
 round: PyTorch as it comes, PyTorch with a tuned allocator and bound threads, adagate. Reported per
-case: tokens/s (median over rounds of each run's median step, and the spread), whole-step GFLOP/s, share
-of the measured peak, peak memory, agreement of the losses. FLOPs per token, forward and backward:
-6 x (matrix parameters a token meets, a tied head once, from the measured share of two-expert tokens)
-+ 6 x layers x width x context (causal attention).
+case: tokens/s (median over rounds of each run's median step, and the spread), whole-step GFLOP/s,
+share of the measured peak, peak memory, agreement of the losses. FLOPs per token, forward and
+backward: 6 x (matrix parameters a token meets, a tied head once, from the measured share of
+two-expert tokens) + 6 x layers x width x context (causal attention).
 """
 
 import argparse

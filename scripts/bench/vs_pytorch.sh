@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# adagate against the newest PyTorch on the CPU; scripts/bench/vs_pytorch.sh --help tells the options.
+# adagate against the newest PyTorch on the CPU; scripts/bench/vs_pytorch.sh --help tells the
+# options.
 # Its own Python environment is made at --venv PATH (default: the user's cache) on the first run;
 # --upgrade fetches the newest PyTorch into an existing one.
 set -euo pipefail

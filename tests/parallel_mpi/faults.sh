@@ -5,14 +5,16 @@ program=$2
 mpirun=("$1" --oversubscribe --allow-run-as-root)
 failures=0
 
-# expect NAME CODE TEXT COMMAND...: ends within 30 s, with the code ('*': any but 0), and says TEXT once.
+# expect NAME CODE TEXT COMMAND...: ends within 30 s, with the code ('*': any but 0), and says TEXT
+# once.
 expect() {
   local name=$1 code=$2 text=$3; shift 3
   local start=$SECONDS output status took said
   output=$(timeout -k 5 30 "$@" 2>&1); status=$?
   took=$((SECONDS - start))
   said=$(grep -c -F -- "$text" <<< "$output")
-  if [[ $took -lt 30 && $said -eq 1 && ( $code == "$status" || ( $code == '*' && $status -ne 0 ) ) ]]; then
+  if [[ $took -lt 30 && $said -eq 1 &&
+        ( $code == "$status" || ( $code == '*' && $status -ne 0 ) ) ]]; then
     echo "ok    $name: exit code $status after $took s"
   else
     echo "WRONG $name: exit code $status after $took s, '$text' $said times:"; echo "$output"
@@ -23,12 +25,13 @@ expect() {
 # A launcher that leaves the ranks alone when one is killed: all of them end by themselves, with an
 # error, and one says whom they miss.
 expect_unwatched() {
-  local name=$1 n=$2 start=$SECONDS output took
+  local name=$1 n=$2 start=$SECONDS output took told
   output=$(timeout -k 5 30 "${mpirun[@]}" --enable-recovery -n "$n" \
            bash -c '"$0" kill; echo "ended with $?"' "$program" 2>&1)
   took=$((SECONDS - start))
-  if [[ $took -lt 30 && $(grep -c 'ended with [1-9]' <<< "$output") -eq $n ]] &&
-     [[ $(grep -c 'rank 1 (last at: step 50, sums) has ended without a word' <<< "$output") -eq 1 ]]; then
+  told=$(grep -c 'rank 1 (last at: step 50, sums) has ended without a word' <<< "$output")
+  if [[ $took -lt 30 && $told -eq 1 &&
+        $(grep -c 'ended with [1-9]' <<< "$output") -eq $n ]]; then
     echo "ok    $name, $n ranks: after $took s"
   else
     echo "WRONG $name, $n ranks, after $took s:"; echo "$output"
@@ -37,10 +40,11 @@ expect_unwatched() {
 }
 
 for n in 2 4; do
-  expect "a rank throws, $n ranks" 7 'error on rank 1: the disk is full' "${mpirun[@]}" -n $n "$program" throw
-  expect "a rank hangs, $n ranks" '*' 'for rank 1 (last at: step 50, sums)' "${mpirun[@]}" -n $n "$program" hang
-  expect "a rank leaves, $n ranks" 1 'rank 1 has finished and left' "${mpirun[@]}" -n $n "$program" leave
-  expect "a rank is killed, $n ranks" '*' 'on signal 9' "${mpirun[@]}" -n $n "$program" kill
+  run=("${mpirun[@]}" -n $n "$program")
+  expect "a rank throws, $n ranks" 7 'error on rank 1: the disk is full' "${run[@]}" throw
+  expect "a rank hangs, $n ranks" '*' 'for rank 1 (last at: step 50, sums)' "${run[@]}" hang
+  expect "a rank leaves, $n ranks" 1 'rank 1 has finished and left' "${run[@]}" leave
+  expect "a rank is killed, $n ranks" '*' 'on signal 9' "${run[@]}" kill
   expect_unwatched "a rank is killed unnoticed" $n
 done
 expect "without mpirun" 1 "unknown mode 'nonsense'" "$program" nonsense

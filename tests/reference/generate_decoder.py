@@ -253,7 +253,8 @@ def whole_config(model):
 
 def main():
     common.make_deterministic()
-    generate("gpt2", Reference(whole_config(GPT2), build_gpt2, gpt2_names, lambda name: False), seed=11)
+    generate("gpt2", Reference(whole_config(GPT2), build_gpt2, gpt2_names, lambda name: False),
+             seed=11)
     generate("llama", Reference(
         whole_config(LLAMA), build_llama, llama_names,
         lambda name: name.endswith(".weight") and name.startswith("blocks.")), seed=12)

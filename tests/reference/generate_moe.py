@@ -72,7 +72,8 @@ def layer_cases():
     # All tokens on one expert; experts that get nothing; every token padded.
     special("top1_one_expert", {"policy": "top1", "combine": "raw"}, inputs="one_expert")
     special("adaptive_all_padded", adaptive("all", "raw", 2), inputs="all_padded")
-    special("adaptive_one_token", adaptive("all", "raw", 2), inputs="one_token", activation="swiglu")
+    special("adaptive_one_token", adaptive("all", "raw", 2), inputs="one_token",
+            activation="swiglu")
     return cases
 
 
@@ -257,7 +258,8 @@ def train_decoder(config, weights, tokens, targets, dtype):
 def make_decoder(config, seed):
     generator = torch.Generator().manual_seed(seed)
     weights = plain_model.random_weights(config, generator, scale=0.2)
-    batches = [common.next_token_batch(generator, BATCH, LENGTH, config["model"]["vocabulary"], 0.15)
+    vocabulary = config["model"]["vocabulary"]
+    batches = [common.next_token_batch(generator, BATCH, LENGTH, vocabulary, 0.15)
                for _ in range(STEPS + 2)]
     tokens = torch.stack([b[0] for b in batches])
     targets = torch.stack([b[1] for b in batches])
