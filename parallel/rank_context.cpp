@@ -103,7 +103,11 @@ std::string RankStatus::read_note() const {
 
 bool FailureRecord::claim(int failed_rank, int code, std::string_view text) {
   uint32_t free = 0;
-  if (!claimed.compare_exchange_strong(free, 1)) return rank.load() == failed_rank;
+  if (!claimed.compare_exchange_strong(free, 1)) {
+    bool own = rank.load() == failed_rank;
+    if (own) exit_code.store(code);
+    return own;
+  }
   std::memcpy(message, text.data(), std::min(text.size(), sizeof(message) - 1));
   exit_code.store(code);
   rank.store(failed_rank);
