@@ -67,7 +67,14 @@ void Trainer::build_model() {
     return ranks.allocate(bytes);
   };
   store_ = std::make_unique<ParameterStore>(*model_, store);
-  store_->initialize(static_cast<uint64_t>(config_.seed));
+  if (config_.checkpoint.initial_weights.empty()) {
+    store_->initialize(static_cast<uint64_t>(config_.seed));
+  } else {
+    on_all_ranks(*mesh_.world, [&] {
+      load_weights(config_.checkpoint.initial_weights, store_->parameters());
+      store_->refresh_compute();
+    });
+  }
   optimizer_ = std::make_unique<AdamW>(*store_, config_.train.optimizer);
   step_ = std::make_unique<TrainingStep>(
       *model_, *store_, *optimizer_, mesh_,

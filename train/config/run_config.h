@@ -120,6 +120,7 @@ struct CheckpointConfig {
   int64_t keep = 2;
   bool save_at_end = true;
   std::string resume = "none";
+  std::string initial_weights;
 
   template <class V, class Self>
   static void visit(V& v, Self& s) {
@@ -129,6 +130,9 @@ struct CheckpointConfig {
     v.field("resume", s.resume,
             "none: start anew; auto: go on from the newest complete checkpoint in output, if any; "
             "else the directory of a checkpoint");
+    v.field("initial_weights", s.initial_weights,
+            "one safetensors file with every parameter by its global name, in place of random "
+            "initial weights; empty: random");
   }
 };
 

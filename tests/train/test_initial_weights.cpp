@@ -1,0 +1,71 @@
+// checkpoint.initial_weights: a run that starts from a file instead of random weights.
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <unistd.h>
+
+#include "tests/support/catch.h"
+#include "train/trainer.h"
+
+namespace adagate {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Folder {
+  fs::path path = fs::temp_directory_path() / fmt::format("adagate_initial_{}", ::getpid());
+  Folder() {
+    fs::remove_all(path);
+    fs::create_directories(path);
+  }
+  ~Folder() { fs::remove_all(path); }
+};
+
+RunConfig tiny_config(const fs::path& folder, const std::string& name) {
+  std::ofstream(folder / "text.txt") << "one two three four five six seven eight nine ten\n";
+  RunConfig config;
+  config.model.layers = 2;
+  config.model.width = 8;
+  config.model.heads = 2;
+  config.model.context = 8;
+  config.moe.experts = 2;
+  config.moe.every = 2;
+  config.train.batch = 2;
+  config.train.length = {2, Duration::Unit::steps};
+  config.checkpoint.save_at_end = false;
+  config.data.train = (folder / "text.txt").string();
+  config.data.prefetch = 0;
+  config.output = (folder / name).string();
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("initial weights: read from a file, and a wrong file is refused") {
+  Folder folder;
+  fs::path file = folder.path / "weights.safetensors";
+  Trainer first(tiny_config(folder.path, "first"), {}, make_self_mesh().world);
+  export_weights(file, first.store().parameters(), first.mesh());
+
+  RunConfig config = tiny_config(folder.path, "second");
+  config.seed = 2;
+  config.checkpoint.initial_weights = file.string();
+  Trainer second(config, {}, make_self_mesh().world);
+  REQUIRE(second.store().parameters().size() == first.store().parameters().size());
+  for (size_t i = 0; i < first.store().parameters().size(); ++i) {
+    const Tensor& a = first.store().parameters()[i]->master();
+    const Tensor& b = second.store().parameters()[i]->master();
+    INFO(first.store().parameters()[i]->name());
+    CHECK(std::memcmp(a.raw(), b.raw(), a.bytes()) == 0);
+  }
+  second.run();
+
+  config.model.width = 12;
+  CHECK_THROWS_WITH(Trainer(config, {}, make_self_mesh().world),
+                    Catch::Contains("embedding.tokens has shape"));
+  config.checkpoint.initial_weights = (folder.path / "none.safetensors").string();
+  CHECK_THROWS_WITH(Trainer(config, {}, make_self_mesh().world),
+                    Catch::Contains("none.safetensors"));
+}
+
+}  // namespace adagate
