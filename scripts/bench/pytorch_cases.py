@@ -1,12 +1,13 @@
 """The cases of the comparison and the files both programs start from.
 
 A case's folder holds case.json (the configuration, sections as in a run's YAML), adagate.yaml,
-init.safetensors (initial weights under adagate's global names) and tokens.u32 (token ids, 32 bits
-little-endian).
+init.safetensors (initial weights under adagate's global names), tokens.u32 (token ids, 32 bits
+little-endian, for PyTorch) and the same ids as adagate's token file, train.tokens.
 """
 
 import itertools
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,21 +116,42 @@ def initial_weights(config, random):
     return weights
 
 
-def prepare(case, folder, steps, calibrate):
+def write_token_file(path, tokens, vocabulary, tokenizer_hash):
+    """adagate's token file (data/token_file.h): header, ids as u16, document starts as u64. The
+    ids are of no real tokenizer: they carry the hash of the byte tokenizer, which adagate is told
+    to use, and a larger vocabulary."""
+    import xxhash
+    ids = tokens.astype("<u2" if vocabulary <= 65536 else "<u4")
+    payload = ids.tobytes()
+    payload += bytes(-len(payload) % 8) + struct.pack("<Q", 0)
+    header = struct.pack("<8sIIIIQQQQ56sQ", b"adagtok", 1, 128, ids.itemsize, 0, len(tokens), 1,
+                         vocabulary, tokenizer_hash, b"byte", xxhash.xxh3_64_intdigest(payload))
+    path.write_bytes(header + struct.pack("<Q", xxhash.xxh3_64_intdigest(header)) + payload)
+
+
+def read_tokenizer_hash(path):
+    """Of the tokenizer that a token file was written with."""
+    return struct.unpack_from("<Q", path.read_bytes(), 48)[0]
+
+
+def prepare(case, folder, steps, calibrate, tokenizer_hash):
     """Writes the case's folder. `calibrate(folder, config)` returns the threshold at which the
-    wanted share of tokens takes two experts (adaptive only)."""
+    wanted share of tokens takes two experts (adaptive only). No token file for adagate is written
+    when the byte tokenizer's hash is None."""
     folder.mkdir(parents=True, exist_ok=True)
     config = configuration(case, steps)
     random = numpy.random.default_rng(7)
     tokens = zipf_tokens(case.vocabulary, steps * BATCH * CONTEXT + 1, random)
     tokens.tofile(folder / "tokens.u32")
+    if tokenizer_hash is not None:
+        write_token_file(folder / "train.tokens", tokens, case.vocabulary, tokenizer_hash)
     save_file(initial_weights(config, random), folder / "init.safetensors")
     if case.policy == "adaptive":
         config["moe"]["gate"]["threshold"] = calibrate(folder, config)
     (folder / "case.json").write_text(json.dumps(config, indent=1))
     run = dict(config)
     run["output"] = str(folder / "run")
-    run["data"] = {"tokenizer": "bytes", "train": str(folder / "tokens.u32"), "shuffle": False}
+    run["data"] = {"tokenizer": "byte", "train": str(folder / "train.tokens"), "shuffle": False}
     run["checkpoint"] = {"every": "0s", "save_at_end": False,
                          "initial_weights": str(folder / "init.safetensors")}
     # JSON is YAML: no YAML library is needed.
@@ -138,7 +160,8 @@ def prepare(case, folder, steps, calibrate):
 
 
 def load_peaks(path):
-    """{"fp32": GFLOP/s, "bf16": GFLOP/s} from a JSON file with keys fp32_gflops, bf16_gflops."""
+    """{"fp32": GFLOP/s, "bf16": GFLOP/s} from a JSON file with the keys fp32_gflops,
+    bf16_gflops."""
     if not path:
         return {}
     values = json.loads(Path(path).read_text())

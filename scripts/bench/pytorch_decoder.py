@@ -1,8 +1,8 @@
 """Trains one case of the comparison in PyTorch on the CPU and writes what it measured as JSON.
 
 One process per rank. With RANK and WORLD_SIZE in the environment the ranks form a gloo group and
-train by DistributedDataParallel, each on its part of every batch. vs_pytorch.py prepares the case's
-folder (case.json, init.safetensors, tokens.u32) and starts this; by hand:
+train by DistributedDataParallel, each on its part of every batch. vs_pytorch.py prepares the
+case's folder (case.json, init.safetensors, tokens.u32) and starts this; by hand:
   python scripts/bench/pytorch_decoder.py --case-dir DIR --steps 10 --threads 2 --result out.json
 """
 
@@ -83,14 +83,14 @@ def train(args, config, rank, ranks):
         torch.nn.utils.clip_grad_norm_(parameters, settings["clip_norm"], foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        value = loss.detach().float()
-        if ranks > 1:
-            torch.distributed.all_reduce(value)
-            value /= ranks
-        measured["step_seconds"].append(time.perf_counter() - start)
-        measured["losses"].append(value.item())
         shares = [part.two_expert_tokens for part in model.moe_parts()]
-        measured["two_expert_share"].append(sum(shares) / len(shares) if shares else 0.0)
+        values = torch.tensor([loss.item(), sum(shares) / len(shares) if shares else 0.0])
+        if ranks > 1:
+            torch.distributed.all_reduce(values)
+            values /= ranks
+        measured["step_seconds"].append(time.perf_counter() - start)
+        measured["losses"].append(values[0].item())
+        measured["two_expert_share"].append(values[1].item())
     return measured
 
 

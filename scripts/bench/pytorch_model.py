@@ -1,10 +1,11 @@
-"""A GPT-2 shaped decoder, dense or Mixture-of-Experts, in PyTorch's fastest form on the CPU.
+"""A GPT-2 shaped decoder, dense or Mixture-of-Experts, in the fastest form PyTorch offers on the
+CPU.
 
 Parameters carry adagate's global names except that each expert's matrices are parameters of their
 own (stacked ones would cost a copy of all gradients per step); `load_initial_weights` splits them.
 Options, chosen by measurement: head "plain" or "chunked" (F.linear_cross_entropy), experts "loop"
-(one matrix product per expert on the slice of its rows) or "grouped" (F.grouped_mm), compile "none"
-or "blocks" (attention and dense feed-forward parts; the routed part has data-dependent sizes).
+(one matrix product per expert on the slice of its rows) or "grouped" (F.grouped_mm), compile
+"none" or "blocks" (attention and dense feed-forward; the routed part's sizes depend on data).
 """
 
 import math

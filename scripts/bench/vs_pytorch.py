@@ -145,12 +145,23 @@ def run_adagate(args, case, folder, steps):
     return {**read_metrics(output / "metrics.jsonl"), "peak_memory": peak}
 
 
+def byte_tokenizer_hash(args):
+    """From a token file that adagate itself writes; None without adagate."""
+    if not args.adagate.exists():
+        return None
+    text, tokens = args.work / "sample.txt", args.work / "sample.tokens"
+    text.write_text("abc\n")
+    subprocess.run([str(args.adagate), "tokenize", str(text), "--tokenizer", "byte", "--output",
+                    str(tokens)], check=True, stdout=subprocess.DEVNULL)
+    return pytorch_cases.read_tokenizer_hash(tokens)
+
+
 def read_metrics(path):
     """The figures of each training step from adagate's metrics.jsonl."""
     measured = {"losses": [], "step_seconds": [], "two_expert_share": []}
     for line in path.read_text().splitlines():
         record = json.loads(line)
-        if "loss" not in record or record.get("event", "step") != "step":
+        if "loss" not in record:  # an evaluation
             continue
         measured["losses"].append(record["loss"])
         measured["step_seconds"].append(record["seconds"])
@@ -220,9 +231,9 @@ def summarise(case, config, runs, warmup, peaks):
     return summary
 
 
-def run_case(args, case, peaks):
+def run_case(args, case, peaks, tokenizer_hash):
     folder = args.work / case.name
-    config = pytorch_cases.prepare(case, folder, args.steps, calibrate)
+    config = pytorch_cases.prepare(case, folder, args.steps, calibrate, tokenizer_hash)
     options, tried = parse_options(args.options), []
     if not options and not args.quick:
         options, tried = choose_options(case, folder)
@@ -293,9 +304,11 @@ def main():
     if not args.adagate.exists():
         print(f"{args.adagate} is missing: measuring PyTorch alone")
     peaks = pytorch_cases.load_peaks(args.peak_json)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer_hash = byte_tokenizer_hash(args)
     records = []
     for case in cases:
-        records.append(run_case(args, case, peaks))
+        records.append(run_case(args, case, peaks, tokenizer_hash))
         # After every case, so that an interrupted run keeps what it has.
         (args.work / "results.json").write_text(json.dumps(records, indent=1) + "\n")
         (args.work / "results.md").write_text(table(records))

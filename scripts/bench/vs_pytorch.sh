@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # adagate against the newest PyTorch on the CPU; scripts/bench/vs_pytorch.sh --help tells the
-# options.
-# Its own Python environment is made at --venv PATH (default: the user's cache) on the first run;
-# --upgrade fetches the newest PyTorch into an existing one.
+# options. Its own Python environment is made at --venv PATH (default: the user's cache) on the
+# first run; --upgrade fetches the newest PyTorch into an existing one.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,8 +23,9 @@ if ! [ -x "$python" ]; then
   python3 -m venv "$venv" || {
     echo "vs_pytorch: cannot make $venv; install python3-venv or give --venv PATH" >&2; exit 1; }
 fi
-if [ "$upgrade" = yes ] || ! "$python" -c 'import torch, numpy, safetensors' 2>/dev/null; then
+packages="torch numpy safetensors xxhash"
+if [ "$upgrade" = yes ] || ! "$python" -c "import ${packages// /, }" 2>/dev/null; then
   "$python" -m pip install --quiet --upgrade pip
-  "$python" -m pip install --quiet --upgrade torch numpy safetensors
+  "$python" -m pip install --quiet --upgrade $packages
 fi
 exec "$python" "$here/vs_pytorch.py" ${arguments[@]+"${arguments[@]}"}

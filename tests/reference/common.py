@@ -46,7 +46,8 @@ def learning_rate(step, recipe):
 
 
 def is_decayed(name):
-    """Weights and embeddings decay; biases (the experts' [E, F] ones too), gammas, betas don't."""
+    """Weights and embeddings decay; biases (also the experts' [E, F] ones), gammas, betas do
+    not."""
     return name.endswith(".weight") or name.startswith("embedding.")
 
 
@@ -70,8 +71,8 @@ def cross_entropy_sum(logits, targets):
 
 def train(parameters, decays, loss_of_step, recipe):
     """Runs the recipe's AdamW steps. loss_of_step(step) yields the micro-batches' losses, already
-    scaled so that their sum is the global batch's loss. Returns losses, gradient norms,
-    learning rates."""
+    scaled so that their sum is the global batch's loss. Returns losses, gradient norms, learning
+    rates."""
     optimizer = make_adamw(parameters, recipe, decays)
     losses, norms, rates = [], [], []
     for step in range(steps_of(recipe["length"])):
@@ -83,8 +84,8 @@ def train(parameters, decays, loss_of_step, recipe):
         for loss in loss_of_step(step):
             loss.backward()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for _, p in parameters], recipe["optimizer"]["clip_norm"], foreach=False)
+        norm = torch.nn.utils.clip_grad_norm_([p for _, p in parameters],
+                                              recipe["optimizer"]["clip_norm"], foreach=False)
         optimizer.step()
         losses.append(total)
         norms.append(norm.item())

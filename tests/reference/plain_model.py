@@ -1,8 +1,8 @@
 """A Mixture-of-Experts layer and decoder in plain PyTorch, written from the equations.
 
 Slow on purpose: every expert is applied to every token and the plan's weights select, so that
-nothing here shares a mechanism (sorting, segments, scatter) with what it checks. Parameters live in
-a dict under adagate's global names; linear weights are [in, out], so y = x W.
+nothing here shares a mechanism (sorting, segments, scatter) with what it checks. Parameters live
+in a dict under adagate's global names; linear weights are [in, out], so y = x W.
 """
 
 import torch
@@ -47,7 +47,8 @@ def count_experts(probabilities, order, gate):
 
 
 def margin_of_decisions(probabilities, gate, valid):
-    """Smallest distance of any decision from flipping; exact ties are defined, and excluded."""
+    """Smallest distance of any decision from flipping; exact ties are excluded (they are
+    defined)."""
     top = probabilities.detach().sort(dim=-1, descending=True).values[valid]
     if top.numel() == 0:
         return float("inf")
