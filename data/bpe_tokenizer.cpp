@@ -126,7 +126,8 @@ void BpeTokenizer::read_merges(const Definition& definition) {
   merges_ = MergeTable(definition.merges.size());
   uint32_t rank = 0;
   std::string joined;
-  for (const auto& [left, right] : definition.merges) {
+  for (const auto& merge : definition.merges) {
+    const std::string &left = merge.first, &right = merge.second;
     joined = left + right;
     auto id_of = [&](const std::string& token) {
       auto it = definition.vocabulary.find(token);

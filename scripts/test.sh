@@ -116,6 +116,12 @@ stage "installed package" test_install
 if command -v nvcc >/dev/null; then
   stage "CUDA sources compile" compile_cuda
 fi
+fuzz_seconds=$([ $full = yes ] && echo 120 || echo 5)  # each target
+if command -v clang++-14 >/dev/null || command -v clang++ >/dev/null; then
+  stage "fuzzing" scripts/fuzz.sh "$fuzz_seconds"
+else
+  skip "fuzzing" "no clang++"
+fi
 if [ $full = yes ]; then
   stage "planted faults" python3 -B scripts/mutation_test.py --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan .
