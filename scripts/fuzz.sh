@@ -31,7 +31,7 @@ for target in "${targets[@]}"; do
       -max_len=8192 -artifact_prefix="$folder/findings/$target-" -print_final_stats=1 \
       "$folder/corpus/$target" "tests/fuzz/corpus/$target" >"$folder/$target.log" 2>&1; then
     tail -40 "$folder/$target.log" >&2
-    die "fuzz_$target found an input that breaks it: $(ls -t "$folder/findings/$target-"* | head -1)"
+    die "fuzz_$target found an input that breaks: $(ls -t "$folder/findings/$target-"* | head -1)"
   fi
   printf '%-12s %s inputs in %s s, no finding\n' "$target" \
     "$(sed -n 's/^stat::number_of_executed_units: *//p' "$folder/$target.log")" "$seconds"

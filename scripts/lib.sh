@@ -4,6 +4,9 @@
 REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE_DIR=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/adagate
 
+# Clones in different places share compiled objects.
+export CCACHE_BASEDIR=$REPO_ROOT CCACHE_NOHASHDIR=1
+
 # Tools that install_deps.sh had to install outside the package manager (a newer CMake).
 [ -d "$CACHE_DIR/tools/bin" ] && PATH=$CACHE_DIR/tools/bin:$PATH
 

@@ -30,8 +30,8 @@ jobs=$(build_jobs)
 log_folder=$REPO_ROOT/build/logs
 mkdir -p "$log_folder"
 
-# Clones share compiled objects; ranks that wait for each other don't spin on a busy machine.
-export CCACHE_BASEDIR=$REPO_ROOT CCACHE_NOHASHDIR=1 OMP_WAIT_POLICY=passive
+# Ranks that wait for each other don't spin on a busy machine.
+export OMP_WAIT_POLICY=passive
 # Tests that have a long form take it when this is 1.
 export ADAGATE_TEST_FULL=$([ $full = yes ] && echo 1 || echo 0)
 # mpirun refuses root and more ranks than cores unless told.
