@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "parallel/mpi_session.h"
+
 namespace adagate {
 namespace {
 
@@ -60,15 +62,17 @@ void end_with_error(const std::string& message, int exit_code) {
   Launch launch = launch_from_environment();
   int code = exit_code > 0 && exit_code < 256 ? exit_code : 1;
   std::fflush(stdout);
+  report_failure(code, message);
   if (launch.rank > 0) {
     constexpr int kTenthsOfPatience = 16;  // a busy mpirun needs a while to end the others
     constexpr int64_t kRecent = 1;         // seconds; an older sign was another (a resumed job's)
     int64_t start = seconds_now();
     for (int tenth = 0; tenth < kTenthsOfPatience; ++tenth) {
-      if (g_noticed_at >= start - kRecent) _exit(code);
+      if (g_noticed_at >= start - kRecent || failure_told()) _exit(code);
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   }
+  if (!claim_telling()) _exit(code);
   std::string who = launch.rank > 0 ? fmt::format(" [rank {}]", launch.rank) : "";
   std::fputs(fmt::format("adagate{}: error: {}\n", who, message).c_str(), stderr);
   std::fflush(stderr);

@@ -1,6 +1,7 @@
 // adagate: command line to subcommand, and every failure to one message.
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -101,6 +102,8 @@ int main(int argc, char** argv) {
   try {
     Launch launch = launch_from_environment();
     notice_ending_ranks();
+    // A file past its limit (ulimit -f) is an error of the write, which has a message.
+    std::signal(SIGXFSZ, SIG_IGN);
     log::set_rank(launch.rank, launch.ranks);
     return run(argc, argv);
   } catch (const Error& error) {

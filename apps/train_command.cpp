@@ -84,7 +84,10 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
   mpirun -n 2 adagate train configs/quickstart.yaml --set train.length=500s --output runs/short
   mpirun -n 2 adagate train configs/quickstart.yaml --resume=auto
   adagate train configs/wikitext2_adaptive.yaml --dry-run
-SIGTERM and SIGUSR1 save a checkpoint and end the run with status 0.)");
+Stopping:
+  SIGUSR1 to mpirun, or SIGUSR1 or SIGTERM to one rank, saves a checkpoint and ends the run with
+  status 0. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with status 1;
+  mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
   command->callback([command, options, &invocation] {
     if (command->count("--resume") > 0 && options->resume.empty()) options->resume = "auto";
     invocation.run = [options] { return run(*options); };

@@ -192,6 +192,10 @@ class MpiCommunicator final : public Communicator {
 
   std::shared_ptr<void> allocate(size_t bytes) override;
   [[noreturn]] void abort(int exit_code, std::string_view message) override;
+  FailureRecord& failure() const { return node_->context->failure(); }
+  void report_failure(int exit_code, std::string_view message) {
+    failure().claim(node_->context->world_rank(node_->self), exit_code, message);
+  }
   void leave() { node_->context->own_status().left.store(1); }
 
  private:
@@ -246,6 +250,20 @@ std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options) {
   MPI_Initialized(&running);
   check(running, "make_mpi_communicator: MPI is not running; make an MpiSession first");
   return std::make_unique<MpiCommunicator>(duplicate(MPI_COMM_WORLD), make_node(options));
+}
+
+void report_failure(Communicator& world, int exit_code, std::string_view message) {
+  if (auto* mpi = dynamic_cast<MpiCommunicator*>(&world)) mpi->report_failure(exit_code, message);
+}
+
+bool claim_telling(Communicator& world) {
+  auto* mpi = dynamic_cast<MpiCommunicator*>(&world);
+  return !mpi || mpi->failure().told.exchange(1) == 0;
+}
+
+bool failure_told(const Communicator& world) {
+  auto* mpi = dynamic_cast<const MpiCommunicator*>(&world);
+  return mpi && mpi->failure().told.load() != 0;
 }
 
 void leave_mpi_world(Communicator& world) {

@@ -9,6 +9,28 @@
 
 namespace adagate {
 
+namespace {
+
+// The world of a session that an error has ended; never destroyed.
+std::shared_ptr<Communicator>& failed_world() {
+  static auto* world = new std::shared_ptr<Communicator>;
+  return *world;
+}
+
+}  // namespace
+
+void report_failure(int exit_code, std::string_view message) {
+  if (auto world = failed_world()) report_failure(*world, exit_code, message);
+}
+bool claim_telling() {
+  auto world = failed_world();
+  return !world || claim_telling(*world);
+}
+bool failure_told() {
+  auto world = failed_world();
+  return world && failure_told(*world);
+}
+
 MpiSession::MpiSession() {
   if (!started_by_launcher()) {
     world_ = make_self_communicator();
@@ -26,8 +48,12 @@ MpiSession::MpiSession() {
 
 MpiSession::~MpiSession() {
   if (!uses_mpi_) return;
-  // An error on its way out must not wait for ranks that wait for this one.
-  if (std::uncaught_exceptions() > 0) world_->abort(1, "a rank ends with an error");
+  // An error on its way out must not wait for ranks that wait for this one: MPI stays as it is, and
+  // whoever catches the error tells it and ends the process.
+  if (std::uncaught_exceptions() > 0) {
+    failed_world() = std::move(world_);
+    return;
+  }
   try {
     world_->barrier();
   } catch (const Error& e) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "parallel/communicator.h"
 
@@ -20,7 +21,8 @@ struct MpiOptions {
 class MpiSession {
  public:
   MpiSession();
-  // Meets the other ranks, then ends MPI.
+  // Meets the other ranks, then ends MPI. While an exception unwinds it leaves MPI as it is; the
+  // process then has to end, see below.
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -35,5 +37,14 @@ class MpiSession {
   bool uses_mpi_ = false;
   std::shared_ptr<Communicator> world_;
 };
+
+// For a process whose session an exception has ended, so that all ranks end soon and the user reads
+// one message; without such a session all of them do nothing and the rank tells.
+// Tells the other ranks of the node: their collectives throw this error.
+void report_failure(int exit_code, std::string_view message);
+// True for the first rank of the node that asks: it prints the message.
+bool claim_telling();
+// Whether another rank of the node prints or has printed.
+bool failure_told();
 
 }  // namespace adagate

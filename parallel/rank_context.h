@@ -28,6 +28,7 @@ struct alignas(64) FailureRecord {
   std::atomic<uint32_t> claimed{0};
   std::atomic<int32_t> rank{-1};  // written last: world rank that failed
   std::atomic<int32_t> exit_code{1};
+  std::atomic<uint32_t> told{0};  // the user has been told
   char message[1024] = {};
 
   // True for the one rank whose failure this is, every time; the first message stays.

@@ -17,6 +17,10 @@ namespace adagate {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kOtherModel =
+    "it is a checkpoint of another model; go on with the model and moe sections it was trained "
+    "with, or start anew in another output directory";
+
 // Step of a complete checkpoint's directory, -1 for anything else.
 int64_t step_of(const fs::path& path) {
   std::string name = path.filename().string();
@@ -219,17 +223,14 @@ void check_names(const Manifest& manifest, const std::vector<CheckpointTensor>& 
     kinds.insert(t.kind);
     expected.insert(t.key());
     auto it = manifest.tensors.find(t.key());
-    check(it != manifest.tensors.end(), "{} has no tensor {}: it is a checkpoint of another model",
-          source, t.key());
-    check(it->second.shape == global_shape(*t.parameter),
-          "{}: {} has shape {}, the model {}: it is a checkpoint of another model", source, t.key(),
-          it->second.shape.str(), global_shape(*t.parameter).str());
+    check(it != manifest.tensors.end(), "{} has no tensor {}: {}", source, t.key(), kOtherModel);
+    check(it->second.shape == global_shape(*t.parameter), "{}: {} has shape {}, the model {}: {}",
+          source, t.key(), it->second.shape.str(), global_shape(*t.parameter).str(), kOtherModel);
   }
   for (auto& [key, stored] : manifest.tensors) {
     if (kinds.count(key.substr(0, key.find('/'))) == 0) continue;
-    check(expected.count(key) > 0,
-          "{} has the tensor {}, the model does not: it is a checkpoint of another model", source,
-          key);
+    check(expected.count(key) > 0, "{} has the tensor {}, the model does not: {}", source, key,
+          kOtherModel);
   }
 }
 

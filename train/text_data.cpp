@@ -35,9 +35,11 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
   on_all_ranks(world, [&] {
     std::error_code error;
     check(!path.empty(), "{} is not set: name a token file (adagate tokenize) or a text file", key);
-    check(fs::exists(path, error), "{}: {} does not exist", key, path);
+    check(fs::exists(path, error), "{}: {} does not exist (looked for from {})", key, path,
+          fs::current_path(error).string());
     check(!fs::is_directory(path, error), "{}: {} is a directory, a file is expected", key, path);
-    check(fs::file_size(path, error) > 0, "{}: {} is empty", key, path);
+    check(fs::file_size(path, error) > 0, "{}: {} is empty; name a text or token file with content",
+          key, path);
     if (is_token_file(path)) return;
     tokens = cached_tokens(path, tokenizer, cache);
   });

@@ -1,10 +1,13 @@
 #include "train/trainer.h"
 
+#include <charconv>
+
 #include "core/base/log.h"
 #include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
+#include "parallel/watchdog.h"
 #include "train/flops.h"
 #include "train/signals.h"
 #include "train/text_data.h"
@@ -15,6 +18,49 @@ namespace {
 
 constexpr int kMaxSkippedSteps = 20;    // in a row; then the run has diverged for good
 constexpr int64_t kEvaluationRows = 8;  // samples of a batch
+
+// A whole number among what the trainer adds to a checkpoint's state.
+int64_t number_in(const TrainingState& state, const std::string& name) {
+  auto it = state.extra.find(name);
+  int64_t value = 0;
+  bool number = it != state.extra.end() && !it->second.empty();
+  if (number) {
+    const char *begin = it->second.data(), *end = begin + it->second.size();
+    auto [stop, error] = std::from_chars(begin, end, value);
+    number = error == std::errc() && stop == end;
+  }
+  check(number,
+        "resume: the checkpoint's manifest has no number {}: it is damaged, or no training run "
+        "wrote it",
+        name);
+  return value;
+}
+
+// Makes a directory on rank 0; takes back what it made when the run never comes to use it.
+class NewDirectory {
+ public:
+  NewDirectory(Communicator& world, const fs::path& path) {
+    on_all_ranks(world, [&] {
+      if (world.rank() != 0) return;
+      std::error_code error;
+      for (fs::path p = fs::absolute(path); !fs::exists(p, error) && p.has_relative_path();
+           p = p.parent_path()) {
+        made_ = p;
+      }
+      make_directories(path);
+    });
+  }
+  ~NewDirectory() {
+    std::error_code error;
+    if (!made_.empty()) fs::remove_all(made_, error);
+  }
+  NewDirectory(const NewDirectory&) = delete;
+  NewDirectory& operator=(const NewDirectory&) = delete;
+  void keep() { made_.clear(); }
+
+ private:
+  fs::path made_;  // the uppermost
+};
 
 double seconds_since(PhaseTimer::Clock::time_point start) {
   return std::chrono::duration<double>(PhaseTimer::Clock::now() - start).count();
@@ -34,7 +80,10 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
           vocabulary, config_.data.tokenizer, tokenizer_->vocabulary_size());
     if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
   });
-  prepare_output();
+  NewDirectory output(*mesh_.world, config_.output);
+  check_output();
+  build_model();
+  load_state();
   data_ = open_run_data(config_, *tokenizer_, fs::path(config_.output) / "cache", *mesh_.world);
   loader_ = std::make_unique<DataLoader>(*data_.train,
                                          SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
@@ -49,11 +98,16 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   learning_rate_.emplace(config_.train.optimizer.learning_rate,
                          config_.train.schedule.warmup.steps(sizes_), total_steps_,
                          config_.train.schedule.decay, config_.train.schedule.final_ratio);
-  build_model();
-  resume();
+  if (saved_step_ >= 0) restore_position();
+  claim_output();
+  output.keep();
 }
 
 Trainer::~Trainer() = default;
+
+fs::path Trainer::config_file() const {
+  return fs::path(config_.output) / "config.yaml";
+}
 
 fs::path Trainer::checkpoint_directory() const {
   return fs::path(config_.output) / "checkpoints";
@@ -87,19 +141,24 @@ void Trainer::build_model() {
   }
 }
 
-void Trainer::prepare_output() {
+void Trainer::check_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
-    auto old = find_latest(checkpoint_directory());
-    if (old && config_.checkpoint.resume == "none") {
-      check(options_.overwrite,
-            "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
-            "another --output, or let them go with --overwrite",
-            config_.output);
-      fs::remove_all(checkpoint_directory());
-    }
-    make_directories(config_.output);
-    write_file_atomically(fs::path(config_.output) / "config.yaml", options_.config_yaml);
+    AtomicFile writable(config_file());
+    check(options_.overwrite || config_.checkpoint.resume != "none" ||
+              !find_latest(checkpoint_directory()),
+          "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
+          "another --output, or let them go with --overwrite",
+          config_.output);
+  });
+}
+
+// Last of the preparations: a run that can't start has changed nothing.
+void Trainer::claim_output() {
+  on_all_ranks(*mesh_.world, [&] {
+    if (mesh_.world->rank() != 0) return;
+    if (config_.checkpoint.resume == "none") fs::remove_all(checkpoint_directory());
+    write_file_atomically(config_file(), options_.config_yaml);
   });
 }
 
@@ -113,37 +172,63 @@ std::vector<CheckpointTensor> Trainer::checkpoint_tensors() {
   return tensors;
 }
 
-void Trainer::resume() {
+std::optional<fs::path> Trainer::checkpoint_to_resume() {
   const std::string& from = config_.checkpoint.resume;
-  if (from == "none") return;
-  std::optional<fs::path> path;
-  if (from == "auto") {
-    path = find_latest(checkpoint_directory());
-    if (!path) {
-      log::info("no checkpoint in {} yet: starting anew", checkpoint_directory().string());
-      return;
-    }
-  } else {
-    path = from;
+  if (from == "none") return std::nullopt;
+  if (from != "auto") return from;
+  // Rank 0 looks: a network file system may show the others an older state.
+  std::string latest;
+  if (mesh_.world->rank() == 0) {
+    latest = find_latest(checkpoint_directory()).value_or(fs::path()).string();
   }
+  auto length = static_cast<int64_t>(latest.size());
+  mesh_.world->broadcast(&length, 1, DType::i64, 0);
+  latest.resize(static_cast<size_t>(length));
+  if (length > 0) mesh_.world->broadcast(latest.data(), length, DType::u8, 0);
+  if (!latest.empty()) return latest;
+  log::info("no checkpoint in {} yet: starting anew", checkpoint_directory().string());
+  return std::nullopt;
+}
+
+void Trainer::load_state() {
+  auto path = checkpoint_to_resume();
+  if (!path) return;
+  on_all_ranks(*mesh_.world, [&] { check_resumable(*path); });
   state_ = load_checkpoint(*path, checkpoint_tensors(), mesh_).state;
   store_->refresh_compute();
-  optimizer_->set_steps(state_.step - std::stoll(state_.extra["skipped_steps"]));
+  on_all_ranks(*mesh_.world,
+               [&] { optimizer_->set_steps(state_.step - number_in(state_, "skipped_steps")); });
+  saved_step_ = state_.step;
+  log::info("resumed from {} at step {}", path->string(), state_.step);
+}
+
+void Trainer::restore_position() {
   on_all_ranks(*mesh_.world, [&] {
     DataState data = loader_->state();
     data.position = {state_.epoch, state_.epoch_step};
-    data.seed = static_cast<uint64_t>(std::stoll(state_.extra["seed"]));
-    data.dataset_size = std::stoll(state_.extra["dataset_size"]);
-    data.global_batch = std::stoll(state_.extra["global_batch"]);
+    data.seed = static_cast<uint64_t>(number_in(state_, "seed"));
+    data.dataset_size = number_in(state_, "dataset_size");
+    data.global_batch = number_in(state_, "global_batch");
     loader_->restore(data);
   });
-  saved_step_ = state_.step;
-  log::info("resumed from {} at step {}", path->string(), state_.step);
+}
+
+// The tensors alone would not show that their numbers stand for other tokens.
+void Trainer::check_resumable(const fs::path& checkpoint) const {
+  TrainingState state = read_manifest(checkpoint).state;
+  auto& extra = state.extra;
+  check(
+      extra["tokenizer_hash"] == fmt::format("{:016x}", tokenizer_->hash()),
+      "{} was trained with another tokenizer ({}, hash {}) than data.tokenizer {} (hash {:016x}): "
+      "name that one, or start anew in another --output",
+      checkpoint.string(), extra["tokenizer"], extra["tokenizer_hash"], config_.data.tokenizer,
+      tokenizer_->hash());
 }
 
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
   PhaseScope phase(Phase::checkpoint);
+  set_progress_note(fmt::format("checkpoint of step {}", state_.step));
   DataState data = loader_->state();
   state_.epoch = data.position.epoch;
   state_.epoch_step = data.position.step;
@@ -168,6 +253,7 @@ bool Trainer::due(const Duration& every) const {
 StepReport Trainer::one_step() {
   auto start = PhaseTimer::Clock::now();
   PhaseTimer::current().take();
+  set_progress_note(fmt::format("step {}", state_.step + 1));
   StepReport report;
   report.epoch = loader_->position().epoch;
   report.learning_rate = learning_rate_->at(state_.step);
@@ -206,6 +292,7 @@ StepReport Trainer::one_step() {
 
 double Trainer::run_evaluation() {
   PhaseScope phase(Phase::evaluate);
+  set_progress_note(fmt::format("evaluation after step {}", state_.step));
   auto start = PhaseTimer::Clock::now();
   int64_t limit = config_.train.evaluate_samples > 0 ? config_.train.evaluate_samples : -1;
   EvaluationPass pass(*data_.validation, kEvaluationRows, mesh_.world->rank(), mesh_.world->size(),

@@ -49,9 +49,14 @@ class Trainer {
   std::filesystem::path checkpoint_directory() const;
 
  private:
+  std::filesystem::path config_file() const;
   void build_model();
-  void prepare_output();
-  void resume();
+  void check_output();
+  void claim_output();
+  std::optional<std::filesystem::path> checkpoint_to_resume();
+  void load_state();
+  void restore_position();
+  void check_resumable(const std::filesystem::path& checkpoint) const;
   std::vector<CheckpointTensor> checkpoint_tensors();
   StepReport one_step();
   double run_evaluation();
