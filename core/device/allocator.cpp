@@ -56,6 +56,7 @@ class Pool {
     size_t size = size_class(bytes);
     std::lock_guard lock(mutex_);
     stats_.allocations++;
+    stats_.bytes_handed_out += static_cast<int64_t>(bytes);
     stats_.bytes_in_use += static_cast<int64_t>(size);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
     if (auto& free = free_[size]; !free.empty()) {

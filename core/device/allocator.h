@@ -10,9 +10,10 @@ namespace adagate {
 struct AllocatorStats {
   int64_t bytes_in_use = 0;
   int64_t peak_bytes_in_use = 0;
-  int64_t bytes_reserved = 0;  // held from the system
-  int64_t system_calls = 0;    // blocks asked from the system so far
-  int64_t allocations = 0;     // blocks handed out so far
+  int64_t bytes_reserved = 0;    // held from the system
+  int64_t system_calls = 0;      // blocks asked from the system so far
+  int64_t allocations = 0;       // blocks handed out so far
+  int64_t bytes_handed_out = 0;  // in those blocks: grows with every temporary and copy
 };
 
 // CPU memory, 64-byte aligned, contents undefined. Blocks of 1 MiB and more are backed by huge

@@ -160,10 +160,11 @@ def prepare(case, folder, steps, calibrate, tokenizer_hash):
 
 
 def load_peaks(path):
-    """{"fp32": GFLOP/s, "bf16": GFLOP/s} from a JSON file with the keys fp32_gflops,
-    bf16_gflops."""
-    if not path:
-        return {}
+    """Peaks in GFLOP/s by precision, from what `adagate bench --json` writes or from
+    {"fp32_gflops": x, "bf16_gflops": y}."""
     values = json.loads(Path(path).read_text())
+    if "peaks" in values:
+        rows = {row["what"].split()[0]: row["gflops"] for row in values["peaks"]["rows"]}
+        return {"fp32": rows["f32"], "bf16": rows["bf16"]}
     return {kind: float(values[f"{kind}_gflops"]) for kind in ("fp32", "bf16")
             if f"{kind}_gflops" in values}

@@ -50,7 +50,8 @@ def arguments():
     parser.add_argument("--work", type=Path, default=ROOT / "runs/vs_pytorch",
                         help="folder of weights, tokens, results")
     parser.add_argument("--peak-json", type=Path,
-                        help="measured peaks: {\"fp32_gflops\": x, \"bf16_gflops\": y}")
+                        help="measured peaks, from adagate bench --json or {\"fp32_gflops\": x, "
+                             "\"bf16_gflops\": y}; default: measured by adagate at the start")
     parser.add_argument("--jemalloc", help="path of libjemalloc.so: a fourth program under it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="handed to adagate train")
@@ -154,6 +155,21 @@ def byte_tokenizer_hash(args):
     subprocess.run([str(args.adagate), "tokenize", str(text), "--tokenizer", "byte", "--output",
                     str(tokens)], check=True, stdout=subprocess.DEVNULL)
     return pytorch_cases.read_tokenizer_hash(tokens)
+
+
+def measured_peaks(args):
+    """GFLOP/s by precision on this machine; empty without adagate."""
+    path = args.peak_json
+    if not path:
+        if not args.adagate.exists():
+            return {}
+        path = args.work / "peaks.json"
+        # The peaks come first in the kernels' section; the kernels themselves are kept tiny.
+        tiny = ["--tokens", "16", "--width", "16", "--hidden", "16", "--heads", "2",
+                "--vocabulary", "64", "--context", "8", "--seconds", "0.02"]
+        subprocess.run([str(args.adagate), "bench", "--section", "kernels", *tiny, "--json",
+                        str(path)], check=True, stdout=subprocess.DEVNULL)
+    return pytorch_cases.load_peaks(path)
 
 
 def read_metrics(path):
@@ -303,8 +319,8 @@ def main():
         sys.exit(f"--steps {args.steps} leaves nothing to time after --warmup {args.warmup}")
     if not args.adagate.exists():
         print(f"{args.adagate} is missing: measuring PyTorch alone")
-    peaks = pytorch_cases.load_peaks(args.peak_json)
     args.work.mkdir(parents=True, exist_ok=True)
+    peaks = measured_peaks(args)
     tokenizer_hash = byte_tokenizer_hash(args)
     records = []
     for case in cases:

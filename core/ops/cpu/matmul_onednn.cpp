@@ -5,6 +5,7 @@
 
 #ifdef ADAGATE_HAVE_ONEDNN
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
 #include <unordered_map>
 
 #include "core/base/threads.h"
@@ -58,6 +59,18 @@ const dnnl::engine& engine() {
   return engine;
 }
 
+// Working memory of the products on this thread, the largest so far.
+void* scratch_memory(size_t bytes) {
+  thread_local std::optional<CpuBuffer> buffer;
+  thread_local size_t size = 0;
+  if (bytes > size) {
+    buffer.reset();
+    size = bytes;
+    buffer.emplace(size);
+  }
+  return buffer ? buffer->as() : nullptr;
+}
+
 class Product {
  public:
   Product(const MatmulArgs& p, const Key& key) {
@@ -88,11 +101,10 @@ class Product {
       m_ = p.m;
       k_ = p.k;
     }
-    CpuBuffer scratch(scratch_bytes_);
     set(DNNL_ARG_SRC, p.a);
     set(DNNL_ARG_WEIGHTS, p.b);
     set(DNNL_ARG_DST, p.c);
-    set(DNNL_ARG_SCRATCHPAD, scratch.as());
+    set(DNNL_ARG_SCRATCHPAD, scratch_memory(scratch_bytes_));
     if (p.bias) set(DNNL_ARG_BIAS, p.bias);
     thread_local dnnl::stream stream(engine());
     matmul_.execute(stream, arguments_);
