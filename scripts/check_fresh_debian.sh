@@ -38,6 +38,7 @@ case $system/ in "$REPO_ROOT"/*) die "DIR must lie outside the repository" ;; es
 if [ $reuse = no ] && [ -d "$system" ] && [ -n "$(ls -A "$system")" ]; then
   die "$system is not empty; give another folder, or --reuse"
 fi
+[ $reuse = no ] || [ -x "$system/bin/bash" ] || die "$system holds no system to reuse"
 
 mirror_of_this_machine() {
   local targets

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Puts runs side by side: scripts/compare_runs.py runs/wikitext2_top2 runs/wikitext2_adaptive
 
-Reads each run's metrics.jsonl and prints a Markdown table (or, with --json, the figures): tokens, last
-validation perplexity, time of the steps, FLOPs counted from the real number of assignments, share of
-tokens with a single expert, bytes exchanged, and where the time went. The first run is the yardstick
-of the ratios.
+Reads each run's metrics.jsonl and prints a Markdown table (or, with --json, the figures): tokens,
+last validation perplexity, time of the steps, FLOPs counted from the real number of assignments,
+share of tokens with a single expert, bytes exchanged, and where the time went. The first run is the
+yardstick of the ratios.
 """
 import argparse
 import json
@@ -39,7 +39,7 @@ def read_run(folder):
         "single-expert share, start": steps[0].get("single_expert_share", 0.0),
         "single-expert share, end": mean("single_expert_share"),
         "experts per token, mean": sum(s.get("experts_per_token", 0.0) for s in steps) / len(steps),
-        "GB exchanged": sum(layer["bytes_sent"] for s in steps for layer in s.get("moe", [])) * 1e-9,
+        "GB exchanged": 1e-9 * sum(l["bytes_sent"] for s in steps for l in s.get("moe", [])),
         "phases": {p: sum(s["time"][p] for s in steps) for p in PHASES},
         "layers": [sum(s["moe"][i]["single_expert_share"] for s in tail) / len(tail)
                    for i in range(len(steps[0].get("moe", [])))],
