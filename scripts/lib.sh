@@ -27,16 +27,31 @@ as_root() {
 }
 
 # Names, times and outcomes of the stages that ran, for the summary.
-STAGE_NAMES=() STAGE_TIMES=() STAGE_RESULTS=()
+STAGE_NAMES=() STAGE_TIMES=() STAGE_CPU=() STAGE_RESULTS=()
+
+# count_cpu: sets CPU_SECONDS to what the commands of this script have used on all cores; wall time
+# alone says little on a machine that others use too.
+count_cpu() {
+  local file
+  file=$(mktemp)
+  times >"$file"  # not in a subshell, which would count its own children
+  CPU_SECONDS=$(awk 'NR == 2 {
+    for (i = 1; i <= 2; ++i) { split($i, t, /[ms]/); sum += t[1] * 60 + t[2] }
+    printf "%d", sum }' "$file")
+  rm -f "$file"
+}
 
 # stage NAME CMD...: runs CMD, records its time and whether it passed; returns its status.
 stage() {
-  local name=$1 start status=0
+  local name=$1 start cpu status=0
   shift
   say "$name"
-  start=$(date +%s)
+  count_cpu
+  start=$(date +%s) cpu=$CPU_SECONDS
   "$@" || status=$?
   STAGE_NAMES+=("$name") STAGE_TIMES+=($(($(date +%s) - start)))
+  count_cpu
+  STAGE_CPU+=($((CPU_SECONDS - cpu)))
   if [ $status = 0 ]; then STAGE_RESULTS+=("passed"); else STAGE_RESULTS+=("FAILED ($status)"); fi
   printf -- '--- %s: %s, %d s\n' "$name" "${STAGE_RESULTS[-1]}" "${STAGE_TIMES[-1]}"
   return $status
@@ -45,19 +60,20 @@ stage() {
 # skip NAME REASON: a stage that can't run here; the summary shows it.
 skip() {
   say "$1: skipped, $2"
-  STAGE_NAMES+=("$1") STAGE_TIMES+=(0) STAGE_RESULTS+=("skipped: $2")
+  STAGE_NAMES+=("$1") STAGE_TIMES+=(0) STAGE_CPU+=(0) STAGE_RESULTS+=("skipped: $2")
 }
 
 # print_summary: one line per stage; returns 1 when any failed.
 print_summary() {
-  local i status=0 total=0
-  printf '\n%-44s %7s  %s\n' stage seconds result
+  local i status=0 total=0 cpu=0
+  printf '\n%-44s %7s %7s  %s\n' stage seconds cpu result
   for i in "${!STAGE_NAMES[@]}"; do
-    printf '%-44s %7d  %s\n' "${STAGE_NAMES[i]}" "${STAGE_TIMES[i]}" "${STAGE_RESULTS[i]}"
-    total=$((total + STAGE_TIMES[i]))
+    printf '%-44s %7d %7d  %s\n' "${STAGE_NAMES[i]}" "${STAGE_TIMES[i]}" "${STAGE_CPU[i]}" \
+      "${STAGE_RESULTS[i]}"
+    total=$((total + STAGE_TIMES[i])) cpu=$((cpu + STAGE_CPU[i]))
     case ${STAGE_RESULTS[i]} in FAILED*) status=1 ;; esac
   done
-  printf '%-44s %7d\n' total $total
+  printf '%-44s %7d %7d\n' total $total $cpu
   return $status
 }
 
