@@ -92,7 +92,7 @@ FAULTS = [
 
     # The step, over ranks and micro-batches.
     Fault("loss: a dropped 1/N of the other ranks", "train/training_step.cpp",
-          "  mesh_.world->sum_in_place(std::span<int64_t>(counts));\n", "", "^train", True),
+          "  mesh_.world->sum_in_place(std::span<int64_t>(counts));\n", "", "^train$", True),
     Fault("clip norm: experts of the other ranks are left out", "train/training_step.cpp",
           "dense + mesh_.expert->sum(expert)", "dense + expert", "^train"),
     Fault("expert gradients are summed over all ranks", "train/training_step.cpp",
@@ -123,14 +123,16 @@ FAULTS = [
 
     # Checkpoints and resuming.
     Fault("checkpoint: a skipped moment", "train/trainer.cpp",
-          '    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});\n', "", "^train"),
+          '    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});\n', "",
+          "^(train|faults_resume)$"),
     Fault("resume: AdamW counts its steps anew", "train/trainer.cpp",
-          "optimizer_->set_steps(state_.step", "optimizer_->set_steps(0 * state_.step", "^train"),
+          "optimizer_->set_steps(state_.step", "optimizer_->set_steps(0 * state_.step",
+          "^(train|faults_resume)$"),
     Fault("resume: the epoch starts anew", "train/trainer.cpp",
           "data.position = {state_.epoch, state_.epoch_step};",
-          "data.position = {state_.epoch, 0};", "^train"),
+          "data.position = {state_.epoch, 0};", "^(train|faults_resume)$"),
     Fault("checkpoint: experts are stored at their local place", "train/checkpoint_layout.cpp",
-          "rank, e * count, count});", "rank, 0, count});", "^train", True),
+          "rank, e * count, count});", "rank, 0, count});", "^train$", True),
     Fault("checkpoint: a damaged shard is not noticed", "train/checkpoint.cpp",
           "check(checksum_file(file) == shard.checksum,", "check(true,", "^train"),
 ]
