@@ -44,6 +44,10 @@ add_library(adagate_flags INTERFACE)
 target_compile_options(adagate_flags INTERFACE -Wall -Wextra -Werror=return-type
                        # Sums may be reordered only where a loop says so (omp simd reduction).
                        -fno-math-errno -fno-trapping-math)
+if(NOT ADAGATE_OPENMP)
+  # Loops marked `omp simd` still vectorise; the other pragmas are ignored without a word.
+  target_compile_options(adagate_flags INTERFACE -fopenmp-simd)
+endif()
 if(ADAGATE_NATIVE)
   target_compile_options(adagate_flags INTERFACE -march=native)
   # g++ prefers 256-bit vectors by default; the kernels gain from full-width ones.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <mutex>
 #include <vector>
 
 #include "core/base/threads.h"
@@ -103,12 +104,13 @@ void launch(CpuStream& stream, const GroupedMatmulArgs& p) {
   auto tasks = make_tasks(p, threads);
   auto count = static_cast<int64_t>(tasks.size());
   std::exception_ptr failure;  // exceptions must not leave the parallel region
+  std::mutex failure_mutex;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int64_t i = 0; i < count; ++i) {
     try {
       launch(stream, product(p, tasks[static_cast<size_t>(i)]));
     } catch (...) {
-#pragma omp critical
+      std::lock_guard lock(failure_mutex);
       failure = std::current_exception();
     }
   }

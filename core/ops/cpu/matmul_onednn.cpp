@@ -4,8 +4,8 @@
 #include "core/ops/cpu/matmul_backend.h"
 
 #ifdef ADAGATE_HAVE_ONEDNN
+#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <optional>
 #include <unordered_map>
 
 #include "core/base/threads.h"
@@ -61,12 +61,13 @@ const dnnl::engine& engine() {
 
 // Working memory of the products on this thread, the largest so far.
 void* scratch_memory(size_t bytes) {
-  thread_local std::optional<CpuBuffer> buffer;
+  thread_local std::unique_ptr<CpuBuffer> buffer;
   thread_local size_t size = 0;
   if (bytes > size) {
+    size = 0;
     buffer.reset();
+    buffer = std::make_unique<CpuBuffer>(bytes);
     size = bytes;
-    buffer.emplace(size);
   }
   return buffer ? buffer->as() : nullptr;
 }
