@@ -95,20 +95,29 @@ std::string manifest_to_json(const Manifest& m) {
 
 namespace {
 
+// All numbers of a manifest are whole and not negative; get<int64_t>() alone would take 1e30, too.
+int64_t natural(const json& value) {
+  check(value.is_number_integer(), "a number is not whole");
+  check(!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX, "a number is too large");
+  check(value.get<int64_t>() >= 0, "a number is negative");
+  return value.get<int64_t>();
+}
+
 StoredTensor stored_tensor_from(const json& item, int64_t shards) {
   StoredTensor t;
   t.dtype = dtype_from(item.at("dtype").get<std::string>());
-  auto dims = item.at("shape").get<std::vector<int64_t>>();
+  std::vector<int64_t> dims;
+  for (const json& d : item.at("shape")) dims.push_back(natural(d));
   t.shape = Shape(std::span<const int64_t>(dims));
   int64_t covered = 0;
   for (const json& s : item.at("slices")) {
-    t.slices.push_back({s.at("shard").get<int64_t>(), s.at("begin").get<int64_t>(),
-                        s.at("count").get<int64_t>(), s.at("key").get<std::string>()});
+    t.slices.push_back({natural(s.at("shard")), natural(s.at("begin")), natural(s.at("count")),
+                        s.at("key").get<std::string>()});
     const SliceInfo& slice = t.slices.back();
     check(slice.shard >= 0 && slice.shard < shards, "a slice names shard {} of {}", slice.shard,
           shards);
     check(slice.begin == covered && slice.count > 0, "slices leave a hole or overlap");
-    covered += slice.count;
+    check(!__builtin_add_overflow(covered, slice.count, &covered), "slices don't fit the tensor");
   }
   check(covered == (t.shape.rank() ? t.shape[0] : 1), "slices don't cover the tensor");
   return t;
@@ -121,23 +130,23 @@ Manifest manifest_from_json(const std::string& text, const std::string& source) 
     json root = json::parse(text);
     check(root.is_object() && root.value("format", "") == "adagate checkpoint",
           "it is not an adagate checkpoint's manifest");
-    int version = root.at("version").get<int>();
+    int64_t version = natural(root.at("version"));
     check(version == kFormatVersion, "it has version {}, this program reads version {}", version,
           kFormatVersion);
     Manifest m;
-    m.state.step = root.at("step").get<int64_t>();
-    m.state.epoch = root.at("epoch").get<int64_t>();
-    m.state.epoch_step = root.at("epoch_step").get<int64_t>();
-    m.state.consumed_samples = root.at("consumed_samples").get<int64_t>();
-    m.state.consumed_tokens = root.at("consumed_tokens").get<int64_t>();
+    m.state.step = natural(root.at("step"));
+    m.state.epoch = natural(root.at("epoch"));
+    m.state.epoch_step = natural(root.at("epoch_step"));
+    m.state.consumed_samples = natural(root.at("consumed_samples"));
+    m.state.consumed_tokens = natural(root.at("consumed_tokens"));
     m.state.extra = root.at("extra").get<std::map<std::string, std::string>>();
-    m.ranks = root.at("ranks").get<int64_t>();
-    m.expert_parallel = root.at("expert_parallel").get<int64_t>();
+    m.ranks = natural(root.at("ranks"));
+    m.expert_parallel = natural(root.at("expert_parallel"));
     m.config_yaml = root.at("config").get<std::string>();
     for (const json& s : root.at("shards")) {
       auto file = s.at("file").get<std::string>();
       check(file.find('/') == std::string::npos, "a shard lies outside the directory");
-      m.shards.push_back({file, s.at("bytes").get<int64_t>(),
+      m.shards.push_back({file, natural(s.at("bytes")),
                           std::stoull(s.at("xxh3").get<std::string>(), nullptr, 16)});
     }
     for (auto& [key, item] : root.at("tensors").items()) {
