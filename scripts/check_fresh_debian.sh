@@ -58,10 +58,10 @@ make_system() {
 }
 
 clone() {
-  rm -rf "$system/root/adagate"
+  rm -rf "$system/opt/adagate"
   [ -z "$(git -C "$REPO_ROOT" status --porcelain)" ] ||
     warn "uncommitted changes are not part of the clone"
-  git clone --quiet --no-hardlinks "$REPO_ROOT" "$system/root/adagate"
+  git clone --quiet --no-hardlinks "$REPO_ROOT" "$system/opt/adagate"
 }
 
 # run_inside COMMAND: in a mount namespace of its own, so that no mount outlives it.
@@ -70,7 +70,7 @@ run_inside() {
   unshare --mount bash -c '
     mount -t proc proc "$0/proc" && mount -t sysfs sysfs "$0/sys" && mount --rbind /dev "$0/dev" &&
     exec chroot "$0" /usr/bin/env -i HOME=/root TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-      bash -c "cd /root/adagate && $1" </dev/null' "$system" "$1"
+      bash -c "cd /opt/adagate && $1" </dev/null' "$system" "$1"
 }
 
 if [ $reuse = no ]; then stage "bare $suite system" make_system; fi
