@@ -94,7 +94,7 @@ class Program:
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                 env=environment(), start_new_session=True, **popen)
 
-    def run(self, ranks, *args, timeout=120, **popen):
+    def run(self, ranks, *args, timeout=300, **popen):
         """Runs to the end: exit code, output, seconds."""
         return finish(self.start(ranks, *args, **popen), timeout)
 
@@ -106,7 +106,7 @@ class Program:
         return output
 
 
-def finish(process, timeout=120):
+def finish(process, timeout=300):
     start = time.monotonic()
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -142,7 +142,7 @@ def is_alive(pid):
         return False
 
 
-def wait_for(condition, what, process=None, timeout=60, poll=0.002):
+def wait_for(condition, what, process=None, timeout=180, poll=0.002):
     """Polls until condition() is true; fails when time runs out or `process` ends before."""
     end = time.monotonic() + timeout
     while True:
