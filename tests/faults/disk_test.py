@@ -17,7 +17,7 @@ import sys
 from harness import (Program, Report, Scratch, checkpoints, children, finish, metrics,
                      read_checkpoint, require_mpirun, wait_for)
 
-STEPS = 60
+STEPS = 25
 
 
 def mount(*arguments):
