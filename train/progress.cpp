@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kReportSteps = 50;  // steps behind the routing table at the end
 constexpr double kSmoothing = 0.1;
+constexpr std::chrono::milliseconds kBetweenLines{200};
 
 // mpirun gives its ranks a pseudo-terminal whatever its own output is; what counts is the latter.
 bool writes_to_terminal() {
@@ -75,9 +76,13 @@ void ProgressPrinter::on_step(const StepReport& r) {
     fmt::print("\r\x1b[K{}", line);
     std::fflush(stdout);
     live_ = true;
-  } else if (r.step == first_step_ || r.step % log_every_ == 0 || r.step == r.total_steps ||
-             r.result.skipped) {
+    return;
+  }
+  auto now = std::chrono::steady_clock::now();
+  bool due = r.step % log_every_ == 0 && now - last_line_ >= kBetweenLines;
+  if (due || r.step == first_step_ || r.step == r.total_steps || r.result.skipped) {
     print_line(line);
+    last_line_ = now;
   }
 }
 

@@ -108,7 +108,8 @@ struct TrainConfig {
     v.field("evaluate_samples", s.evaluate_samples,
             "validation samples per evaluation, from the first on; 0: all", at_least(0));
     v.field("log_every", s.log_every,
-            "steps between lines where the output is no terminal (metrics.jsonl has every step)",
+            "steps between lines where the output is no terminal, five lines a second at most "
+            "(metrics.jsonl has every step)",
             at_least(1));
     v.section("optimizer", s.optimizer, "update rule");
     v.section("schedule", s.schedule, "learning rate over the training");
