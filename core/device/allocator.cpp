@@ -1,11 +1,11 @@
 #include "core/device/allocator.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <sys/mman.h>
-#include <unordered_map>
 #include <vector>
 
 #include "core/base/error.h"
@@ -17,13 +17,27 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kMapped = size_t{1} << 20;  // from here on blocks come from mmap
 
-// Rounds up to a size class: eight classes per power of two, so at most 12.5 % is wasted, and
-// tensors of slightly different sizes (routed rows) share blocks.
+// Size classes: eight per power of two, so at most 12.5 % is wasted, and tensors of slightly
+// different sizes (routed rows) share blocks.
+constexpr size_t kClassesPerOctave = 8;
+constexpr size_t kClasses = kClassesPerOctave * 64;
+// A request whose class has no free block takes one of up to twice its size: the rows that adaptive
+// gating routes vary between the number of tokens and twice that, and a step that meets a new
+// number of them must not ask the system again, nor may every class that ever occurs keep blocks.
+constexpr size_t kLargerClasses = kClassesPerOctave;
+
+// Rounds up to the size of a class.
 size_t size_class(size_t bytes) {
   bytes = std::max<size_t>(bytes, kAlignment);
-  size_t step = std::max<size_t>(std::bit_floor(bytes) / 8, kAlignment);
+  size_t step = std::max<size_t>(std::bit_floor(bytes) / kClassesPerOctave, kAlignment);
   size_t rounded = (bytes + step - 1) / step * step;
   return rounded >= kMapped ? (rounded + kHuge - 1) / kHuge * kHuge : rounded;
+}
+
+// Index of a class by its size.
+size_t class_index(size_t size) {
+  size_t octave = static_cast<size_t>(std::bit_width(size)) - 1, floor = std::bit_floor(size);
+  return octave * kClassesPerOctave + (size - floor) / (floor / kClassesPerOctave);
 }
 
 void* from_system(size_t bytes) {
@@ -52,37 +66,22 @@ void to_system(void* block, size_t bytes) {
 
 class Pool {
  public:
-  void* allocate(size_t bytes) {
+  CpuBlock allocate(size_t bytes) {
     size_t size = size_class(bytes);
     std::lock_guard lock(mutex_);
+    CpuBlock block = take_free(size);
+    if (!block.data) block = ask_system(size, bytes);
     stats_.allocations++;
     stats_.bytes_handed_out += static_cast<int64_t>(bytes);
-    stats_.bytes_in_use += static_cast<int64_t>(size);
+    stats_.bytes_in_use += static_cast<int64_t>(block.capacity);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-    if (auto& free = free_[size]; !free.empty()) {
-      void* block = free.back();
-      free.pop_back();
-      return block;
-    }
-    void* block = from_system(size);
-    if (!block && trim() > 0) block = from_system(size);
-    if (!block) {
-      stats_.bytes_in_use -= static_cast<int64_t>(size);
-      fail(
-          "out of memory: {:.1f} MiB wanted with {:.1f} MiB in use; use a smaller batch, more "
-          "accumulation or train.activation_checkpointing: block",
-          bytes / 1048576.0, stats_.bytes_in_use / 1048576.0);
-    }
-    stats_.system_calls++;
-    stats_.bytes_reserved += static_cast<int64_t>(size);
     return block;
   }
 
-  void release(void* block, size_t bytes) {
-    size_t size = size_class(bytes);
+  void release(CpuBlock block) {
     std::lock_guard lock(mutex_);
-    stats_.bytes_in_use -= static_cast<int64_t>(size);
-    free_[size].push_back(block);
+    stats_.bytes_in_use -= static_cast<int64_t>(block.capacity);
+    free_[class_index(block.capacity)].push_back(block);
   }
 
   int64_t trim_locked() {
@@ -101,11 +100,39 @@ class Pool {
   }
 
  private:
+  // Empty when no free block fits.
+  CpuBlock take_free(size_t size) {
+    size_t first = class_index(size), last = std::min(first + kLargerClasses, kClasses - 1);
+    for (size_t i = first; i <= last; ++i) {
+      if (free_[i].empty()) continue;
+      CpuBlock block = free_[i].back();
+      free_[i].pop_back();
+      return block;
+    }
+    return {};
+  }
+
+  CpuBlock ask_system(size_t size, size_t bytes) {
+    void* data = from_system(size);
+    if (!data && trim() > 0) data = from_system(size);
+    if (!data) {
+      fail(
+          "out of memory: {:.1f} MiB wanted with {:.1f} MiB in use; use a smaller batch, more "
+          "accumulation or train.activation_checkpointing: block",
+          bytes / 1048576.0, stats_.bytes_in_use / 1048576.0);
+    }
+    stats_.system_calls++;
+    stats_.bytes_reserved += static_cast<int64_t>(size);
+    return {data, size};
+  }
+
   int64_t trim() {
     int64_t given_back = 0;
-    for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) to_system(block, size);
-      given_back += static_cast<int64_t>(size * blocks.size());
+    for (auto& blocks : free_) {
+      for (const CpuBlock& block : blocks) {
+        to_system(block.data, block.capacity);
+        given_back += static_cast<int64_t>(block.capacity);
+      }
       blocks.clear();
     }
     stats_.bytes_reserved -= given_back;
@@ -113,7 +140,7 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::unordered_map<size_t, std::vector<void*>> free_;
+  std::array<std::vector<CpuBlock>, kClasses> free_;  // by class
   AllocatorStats stats_;
 };
 
@@ -125,11 +152,11 @@ Pool& pool() {
 
 }  // namespace
 
-void* allocate_cpu(size_t bytes) {
+CpuBlock allocate_cpu(size_t bytes) {
   return pool().allocate(bytes);
 }
-void release_cpu(void* block, size_t bytes) {
-  pool().release(block, bytes);
+void release_cpu(CpuBlock block) {
+  pool().release(block);
 }
 AllocatorStats allocator_stats() {
   return pool().stats();

@@ -9,21 +9,20 @@ namespace adagate {
 
 class CpuBuffer {
  public:
-  explicit CpuBuffer(size_t bytes) : data_(bytes ? allocate_cpu(bytes) : nullptr), bytes_(bytes) {}
+  explicit CpuBuffer(size_t bytes) : block_(bytes ? allocate_cpu(bytes) : CpuBlock{}) {}
   ~CpuBuffer() {
-    if (data_) release_cpu(data_, bytes_);
+    if (block_.data) release_cpu(block_);
   }
   CpuBuffer(const CpuBuffer&) = delete;
   CpuBuffer& operator=(const CpuBuffer&) = delete;
 
   template <class T = void>
   T* as() const {
-    return static_cast<T*>(data_);
+    return static_cast<T*>(block_.data);
   }
 
  private:
-  void* data_;
-  size_t bytes_;
+  CpuBlock block_;
 };
 
 }  // namespace adagate

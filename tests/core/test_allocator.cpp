@@ -1,0 +1,82 @@
+#include <cstring>
+#include <vector>
+
+#include "core/device/allocator.h"
+#include "tests/support/catch.h"
+
+using namespace adagate;
+
+namespace {
+
+// Asked of the system, and bytes held from it, since this was made.
+struct Since {
+  AllocatorStats before = allocator_stats();
+  int64_t system_calls() const { return allocator_stats().system_calls - before.system_calls; }
+  int64_t reserved() const { return allocator_stats().bytes_reserved - before.bytes_reserved; }
+  int64_t in_use() const { return allocator_stats().bytes_in_use - before.bytes_in_use; }
+};
+
+}  // namespace
+
+TEST_CASE("a block given back serves requests of its size and somewhat less", "[allocator]") {
+  trim_allocator();
+  for (size_t size : {size_t{6000}, size_t{12} << 20, size_t{100} << 20}) {
+    INFO(size);
+    CpuBlock block = allocate_cpu(size);
+    REQUIRE(block.capacity >= size);
+    CHECK(reinterpret_cast<uintptr_t>(block.data) % 64 == 0);
+    release_cpu(block);
+
+    Since since;
+    CpuBlock same = allocate_cpu(size);
+    CHECK(same.data == block.data);
+    release_cpu(same);
+    CpuBlock smaller = allocate_cpu(size / 3 * 2);
+    CHECK(smaller.data == block.data);
+    CHECK(smaller.capacity == block.capacity);  // it goes back whole
+    release_cpu(smaller);
+    CHECK(since.system_calls() == 0);
+
+    // Not for a fraction: that would hold a large block for a small tensor.
+    CpuBlock fraction = allocate_cpu(size / 4);
+    CHECK(since.system_calls() == 1);
+    release_cpu(fraction);
+    // Nor for more than it holds.
+    CpuBlock larger = allocate_cpu(size * 5 / 4);
+    CHECK(larger.capacity >= size * 5 / 4);
+    CHECK(since.system_calls() == 2);
+    std::memset(larger.data, 1, size * 5 / 4);
+    release_cpu(larger);
+    CHECK(since.in_use() == 0);
+    trim_allocator();
+  }
+}
+
+TEST_CASE("every size gets a block that holds it with at most an eighth to spare", "[allocator]") {
+  trim_allocator();
+  for (size_t size = 1; size < 900'000; size = size * 17 / 16 + 1) {
+    Since since;
+    CpuBlock block = allocate_cpu(size);
+    INFO(size << " bytes in " << block.capacity);
+    CHECK(block.capacity >= size);
+    CHECK(block.capacity < size + std::max<size_t>(size / 8, 64));
+    CHECK(since.in_use() == static_cast<int64_t>(block.capacity));
+    release_cpu(block);
+    trim_allocator();
+    CHECK(since.reserved() <= 0);
+  }
+}
+
+TEST_CASE("sizes that vary from step to step need no new blocks once the largest came",
+          "[allocator]") {
+  trim_allocator();
+  auto step = [](size_t rows) {
+    std::vector<CpuBlock> blocks;
+    for (size_t width : {512, 2048, 2048, 512}) blocks.push_back(allocate_cpu(rows * width));
+    for (const CpuBlock& block : blocks) release_cpu(block);
+  };
+  step(256);
+  Since since;
+  for (size_t i = 0; i < 100; ++i) step(128 + i * 37 % 127);
+  CHECK(since.system_calls() == 0);
+}
