@@ -27,6 +27,15 @@ class Module {
     }
   }
 
+  // The same without the names, which cost strings.
+  template <class F>
+  void visit_parameters(F&& fn) const {
+    for (auto& entry : entries_) {
+      if (entry.parameter) fn(*entry.parameter);
+      if (entry.module) entry.module->visit_parameters(fn);
+    }
+  }
+
  protected:
   void add(std::string name, Parameter& parameter) {
     entries_.push_back({std::move(name), &parameter, nullptr});

@@ -81,7 +81,7 @@ Parameter* ParameterStore::find(const std::string& name) const {
 
 FlatRange ParameterStore::range_of(Module& module, ParameterGroup g) const {
   FlatRange range{INT64_MAX, 0};
-  module.for_each_parameter([&](const std::string&, Parameter& p) {
+  module.visit_parameters([&](const Parameter& p) {
     if (p.spec().group != g) return;
     range.begin = std::min(range.begin, p.offset());
     range.end = std::max(range.end, p.offset() + (p.numel() + kAlign - 1) / kAlign * kAlign);

@@ -20,7 +20,7 @@ void check_shape(const char* op, const Tensor& qkv, const AttentionShape& s) {
   const int64_t rows = s.batch * s.sequence, cols = (s.heads + 2 * s.kv_heads) * s.head_dim;
   check(qkv.numel() == rows * cols && qkv.cols() == cols,
         "{}: qkv is {}, [{}, {}] expected for batch {}, sequence {}, {} + 2 x {} heads of {}", op,
-        qkv.shape().str(), rows, cols, s.batch, s.sequence, s.heads, s.kv_heads, s.head_dim);
+        qkv.shape(), rows, cols, s.batch, s.sequence, s.heads, s.kv_heads, s.head_dim);
   check(s.scale >= 0, "{}: the scale of the scores is negative: {}", op, s.scale);
   check(s.rotary_base == 0 || s.head_dim % 2 == 0,
         "{}: rotary positions need an even head dimension, got {}", op, s.head_dim);
@@ -68,8 +68,8 @@ Tensor attention(const Tensor& qkv, const AttentionShape& shape, const Tensor& l
   const int64_t rows = shape.batch * shape.sequence;
   check_dropout("attention", site, row_ids, rows);
   check(!lengths || (lengths.numel() == shape.batch && lengths.dtype() == DType::i32),
-        "attention: lengths is {} {}, i32 [{}] expected", name_of(lengths.dtype()),
-        lengths.shape().str(), shape.batch);
+        "attention: lengths is {} {}, i32 [{}] expected", name_of(lengths.dtype()), lengths.shape(),
+        shape.batch);
   const DType stats = compute_dtype(qkv.dtype());
   RotaryTable rotary;
   if (shape.rotary_base != 0)

@@ -33,8 +33,7 @@ Tensor bias_activation(const Tensor& h, const Tensor& bias, std::span<const int6
         h.cols());
   int64_t groups = static_cast<int64_t>(offsets.size()) - 1;
   check(!bias || bias.numel() == groups * h.cols(),
-        "bias_activation: bias {} for {} groups of {} columns", bias.shape().str(), groups,
-        h.cols());
+        "bias_activation: bias {} for {} groups of {} columns", bias.shape(), groups, h.cols());
   std::vector<int64_t> ends(offsets.begin(), offsets.end());
   Shape shape = h.shape();
   if (gated) shape[-1] = h.cols() / 2;

@@ -71,8 +71,8 @@ Tensor bias_dropout_add(const Tensor& x, const Tensor& bias, const Tensor& resid
                         const DropoutSite& site, const Tensor& row_ids) {
   check_dropout("bias_dropout_add", site, row_ids, x.rows());
   check(x.shape() == residual.shape() && x.dtype() == residual.dtype(),
-        "bias_dropout_add: x is {} {}, residual {} {}", name_of(x.dtype()), x.shape().str(),
-        name_of(residual.dtype()), residual.shape().str());
+        "bias_dropout_add: x is {} {}, residual {} {}", name_of(x.dtype()), x.shape(),
+        name_of(residual.dtype()), residual.shape());
   if (bias) {
     check(bias.numel() == x.cols() && bias.dtype() == x.dtype(),
           "bias_dropout_add: x has {} columns in {}, bias {} in {}", x.cols(), name_of(x.dtype()),

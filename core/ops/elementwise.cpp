@@ -7,7 +7,7 @@ namespace {
 
 void check_alike(const char* op, const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape() && a.dtype() == b.dtype(), "{}: a is {} {}, b {} {}", op,
-        name_of(a.dtype()), a.shape().str(), name_of(b.dtype()), b.shape().str());
+        name_of(a.dtype()), a.shape(), name_of(b.dtype()), b.shape());
 }
 
 void apply(Elementwise kind, const Tensor& a, const Tensor& b, const GradDestination& y,

@@ -23,7 +23,7 @@ void table_gradient(const Tensor& ids, const Tensor& dy, const Gradient& gradien
 
 Tensor embedding(const Tensor& tokens, const Tensor& table, const Tensor& positions,
                  const Tensor& position_table) {
-  check(table.shape().rank() == 2, "embedding: table is {}, [V, D] expected", table.shape().str());
+  check(table.shape().rank() == 2, "embedding: table is {}, [V, D] expected", table.shape());
   check(static_cast<bool>(positions) == static_cast<bool>(position_table),
         "embedding: positions and their table go together");
   if (positions) {
@@ -31,7 +31,7 @@ Tensor embedding(const Tensor& tokens, const Tensor& table, const Tensor& positi
           positions.numel());
     check(position_table.cols() == table.cols() && position_table.dtype() == table.dtype(),
           "embedding: the table is {} {}, that of positions {} {}", name_of(table.dtype()),
-          table.shape().str(), name_of(position_table.dtype()), position_table.shape().str());
+          table.shape(), name_of(position_table.dtype()), position_table.shape());
   }
   const int64_t n = tokens.numel();
   Tensor y = Tensor::empty({n, table.cols()}, table.dtype(), table.device());

@@ -12,14 +12,14 @@ using Kind = GroupedMatmulArgs::Kind;
 void check_sizes(const Tensor& x, const Tensor& w, std::span<const int64_t> offsets,
                  const Tensor& bias) {
   check(w.shape().rank() == 3, "grouped_linear: the weight must be [groups, in, out], it is {}",
-        w.shape().str());
+        w.shape());
   check(x.cols() == w.dim(1), "grouped_linear: x has {} columns, the weights {} rows", x.cols(),
         w.dim(1));
   check(static_cast<int64_t>(offsets.size()) == w.dim(0) + 1 && offsets.front() == 0 &&
             offsets.back() == x.rows(),
         "grouped_linear: {} offsets for {} groups and {} rows", offsets.size(), w.dim(0), x.rows());
   check(!bias || bias.numel() == w.dim(0) * w.dim(2), "grouped_linear: bias {} for weights {}",
-        bias.shape().str(), w.shape().str());
+        bias.shape(), w.shape());
 }
 
 }  // namespace

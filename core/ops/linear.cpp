@@ -6,7 +6,7 @@
 namespace adagate {
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
-  check(w.shape().rank() == 2, "linear: the weight must be [in, out], it is {}", w.shape().str());
+  check(w.shape().rank() == 2, "linear: the weight must be [in, out], it is {}", w.shape());
   check(x.cols() == w.dim(0), "linear: x has {} columns, the weight {} rows", x.cols(), w.dim(0));
   check(!bias || bias.numel() == w.dim(1), "linear: bias has {} elements, the weight {} columns",
         bias.numel(), w.dim(1));

@@ -133,10 +133,12 @@ struct ValidRows {
 
 ValidRows valid_rows(const Tensor& x, const Tensor& w, const Tensor& targets) {
   check(w.shape().rank() == 2 && x.cols() == w.dim(1),
-        "linear_cross_entropy: x has {} columns, the weight is {}", x.cols(), w.shape().str());
+        "linear_cross_entropy: x has {} columns, the weight is {}", x.cols(), w.shape());
   check(targets.numel() == x.rows(), "linear_cross_entropy: {} targets for {} rows",
         targets.numel(), x.rows());
   ValidRows valid;
+  valid.index.reserve(static_cast<size_t>(x.rows()));
+  valid.targets.reserve(static_cast<size_t>(x.rows()));
   const int32_t* target = targets.data<int32_t>();
   for (int64_t r = 0; r < x.rows(); ++r) {
     if (target[r] == -1) continue;
@@ -197,7 +199,7 @@ CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const Te
 
 Tensor logits(const Tensor& x, const Tensor& w) {
   check(w.shape().rank() == 2 && x.cols() == w.dim(1), "logits: x has {} columns, the weight is {}",
-        x.cols(), w.shape().str());
+        x.cols(), w.shape());
   Tensor z = matmul({x}, transposed(w), x.dtype() == DType::f64 ? DType::f64 : DType::f32);
   Shape shape = x.shape();
   shape[-1] = w.dim(0);

@@ -8,7 +8,7 @@ void matmul_into(const Tensor& c, Operand a, Operand b, bool accumulate) {
   int64_t k_b = b.transposed ? b.tensor.cols() : b.tensor.rows();
   int64_t n = b.transposed ? b.tensor.rows() : b.tensor.cols();
   check(k == k_b, "matmul: [{}, {}] times [{}, {}]", m, k, k_b, n);
-  check(c.numel() == m * n, "matmul: result [{}, {}] into {}", m, n, c.shape().str());
+  check(c.numel() == m * n, "matmul: result [{}, {}] into {}", m, n, c.shape());
   launch_on(c.device(), MatmulArgs{.a = a.tensor.raw(),
                                    .b = b.tensor.raw(),
                                    .c = c.raw(),

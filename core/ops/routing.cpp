@@ -68,7 +68,7 @@ void SavedRouting::backward(const Tensor& dy) const {
 
 GateScores gate_scores(const Tensor& x, const Tensor& weight) {
   check(weight.shape().rank() == 2 && x.cols() == weight.dim(0),
-        "gate: x has {} columns, the weight is {}", x.cols(), weight.shape().str());
+        "gate: x has {} columns, the weight is {}", x.cols(), weight.shape());
   check(weight.dtype() == DType::f32 || weight.dtype() == DType::f64,
         "gate: the weight is {}; it is kept in f32 whatever the precision of x",
         name_of(weight.dtype()));

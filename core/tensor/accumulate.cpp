@@ -3,8 +3,8 @@
 namespace adagate {
 
 void accumulate_into(const Tensor& to, const Tensor& value) {
-  check(to.numel() == value.numel(), "gradient of {} added to one of {}", value.shape().str(),
-        to.shape().str());
+  check(to.numel() == value.numel(), "gradient of {} added to one of {}", value.shape(),
+        to.shape());
   int64_t n = to.numel();
   visit_floating(to.dtype(), [&](auto to_type) {
     visit_floating(value.dtype(), [&](auto value_type) {

@@ -51,3 +51,12 @@ class Shape {
 };
 
 }  // namespace adagate
+
+// So that check() can be handed a shape: the text is made only when the check fails.
+template <>
+struct fmt::formatter<adagate::Shape> : fmt::formatter<std::string> {
+  template <class Context>
+  auto format(const adagate::Shape& shape, Context& context) const {
+    return fmt::formatter<std::string>::format(shape.str(), context);
+  }
+};

@@ -44,7 +44,7 @@ decltype(auto) visit_any(DType t, F&& f) {
 template <class T>
 Tensor from_values(std::span<const T> values, const Shape& shape, DType dtype) {
   check(static_cast<int64_t>(values.size()) == shape.numel(), "{} values for a tensor of shape {}",
-        values.size(), shape.str());
+        values.size(), shape);
   Tensor t = Tensor::empty(shape, dtype);
   visit_any(dtype, [&](auto to) { convert(t.data<decltype(to)>(), values.data(), shape.numel()); });
   return t;
@@ -89,7 +89,7 @@ Tensor Tensor::from_storage(std::shared_ptr<Storage> storage, size_t byte_offset
                             const Shape& shape, DType dtype) {
   size_t end = byte_offset + static_cast<size_t>(shape.numel()) * size_of(dtype);
   check(end <= storage->bytes(), "a tensor of shape {} at byte {} passes the end of {} bytes",
-        shape.str(), byte_offset, storage->bytes());
+        shape, byte_offset, storage->bytes());
   Tensor t;
   t.storage_ = std::move(storage);
   t.offset_ = byte_offset;
@@ -100,7 +100,7 @@ Tensor Tensor::from_storage(std::shared_ptr<Storage> storage, size_t byte_offset
 
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   check(shape_.rank() > 0 && 0 <= begin && begin <= end && end <= shape_[0],
-        "slice [{}, {}) of a tensor of shape {}", begin, end, shape_.str());
+        "slice [{}, {}) of a tensor of shape {}", begin, end, shape_);
   Tensor t = detach();
   int64_t stride = shape_[0] ? numel() / shape_[0] : 0;
   t.offset_ += static_cast<size_t>(begin * stride) * size_of(dtype_);
@@ -109,7 +109,7 @@ Tensor Tensor::slice(int64_t begin, int64_t end) const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  check(shape.numel() == numel(), "can't reshape {} to {}", shape_.str(), shape.str());
+  check(shape.numel() == numel(), "can't reshape {} to {}", shape_, shape);
   Tensor t = *this;
   t.shape_ = shape;
   return t;
@@ -135,7 +135,7 @@ Tensor Tensor::to(DType dtype) const {
 }
 
 void Tensor::copy_from(const Tensor& source) const {
-  check(source.numel() == numel(), "copy of {} into {}", source.shape().str(), shape_.str());
+  check(source.numel() == numel(), "copy of {} into {}", source.shape(), shape_);
   if (source.dtype_ == dtype_) {
     if (bytes()) std::memcpy(raw(), source.raw(), bytes());
     return;

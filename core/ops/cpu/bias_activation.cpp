@@ -99,14 +99,16 @@ void backward_rows(const BiasActivationBackwardArgs& q, const RowTask& task, Com
   for (int64_t first = 0; first < p.cols; first += kColumns) {
     int64_t width = std::min(kColumns, p.cols - first);
     C b[kColumns], sum[kColumns] = {};
+    T unwanted[kColumns] = {};  // a condition in the loop would keep narrow machines from SIMD
     load_bias(bias, task.group * p.cols + first, width, b);
     for (int64_t r = task.begin; r < task.end; ++r) {
       int64_t at = r * p.cols + first;
+      T* out = dh ? dh + at : unwanted;
 #pragma omp simd
       for (int64_t c = 0; c < width; ++c) {
         C d = F::derivative(static_cast<C>(h[at + c]) + b[c]) * static_cast<C>(dy[at + c]);
         sum[c] += d;
-        if (dh) put(dh + at + c, d, kAccumulate);
+        put(out + c, d, kAccumulate);
       }
     }
     if (sums) std::copy(sum, sum + width, sums + first);

@@ -3,6 +3,8 @@
 // an element is a 32-bit mix that vectorises. dbias goes by fixed blocks of rows.
 #include "core/ops/dropout.h"
 
+#include <array>
+
 #include "core/ops/cpu/column_sums.h"
 
 namespace adagate {
@@ -16,18 +18,25 @@ inline void row_factors(DropoutMask mask, uint32_t key, int64_t cols, float* fac
 
 constexpr int64_t kTile = 512;  // columns handled at a time; their factors stay in the L1 cache
 
+// The factors where nothing is dropped.
+constexpr auto kOnes = [] {
+  std::array<float, kTile> ones{};
+  ones.fill(1.0f);
+  return ones;
+}();
+
 template <class T>
 void forward_row(const DropoutArgs& a, int64_t row) {
   using C = Compute<T>;
   const uint32_t key = a.row_ids ? a.rng.row_key(static_cast<uint64_t>(a.row_ids[row])) : 0;
-  float factors[kTile];
-  if (!a.row_ids) std::fill_n(factors, kTile, 1.0f);
+  float drawn[kTile];
+  const float* factors = a.row_ids ? drawn : kOnes.data();
   for (int64_t begin = 0; begin < a.cols; begin += kTile) {
     const int64_t n = std::min(kTile, a.cols - begin), at = row * a.cols + begin;
     const T* x = static_cast<const T*>(a.x) + at;
     T* y = static_cast<T*>(a.y) + at;
     if (a.row_ids) {
-      row_factors(a.mask, key + static_cast<uint32_t>(begin) * Rng::kRowStride, n, factors);
+      row_factors(a.mask, key + static_cast<uint32_t>(begin) * Rng::kRowStride, n, drawn);
     }
     const T* bias = a.bias ? static_cast<const T*>(a.bias) + begin : nullptr;
     const T* residual = a.residual ? static_cast<const T*>(a.residual) + at : nullptr;
@@ -51,13 +60,13 @@ template <class T>
 void backward_row(const DropoutBackwardArgs& a, int64_t row, Compute<T>* dbias) {
   using C = Compute<T>;
   const uint32_t key = a.row_ids ? a.rng.row_key(static_cast<uint64_t>(a.row_ids[row])) : 0;
-  float factors[kTile];
-  if (!a.row_ids) std::fill_n(factors, kTile, 1.0f);
+  float drawn[kTile];
+  const float* factors = a.row_ids ? drawn : kOnes.data();
   for (int64_t begin = 0; begin < a.cols; begin += kTile) {
     const int64_t n = std::min(kTile, a.cols - begin), at = row * a.cols + begin;
     const T* dy = static_cast<const T*>(a.dy) + at;
     if (a.row_ids) {
-      row_factors(a.mask, key + static_cast<uint32_t>(begin) * Rng::kRowStride, n, factors);
+      row_factors(a.mask, key + static_cast<uint32_t>(begin) * Rng::kRowStride, n, drawn);
     }
     if (dbias) {
 #pragma omp simd

@@ -38,6 +38,7 @@ void cut(std::vector<Task>& tasks, int64_t group, int64_t begin, int64_t end, in
 
 std::vector<Task> make_tasks(const GroupedMatmulArgs& p, int threads) {
   std::vector<Task> tasks;
+  tasks.reserve(static_cast<size_t>(p.groups));
   int64_t total = p.offsets[p.groups] - p.offsets[0];
   int64_t target = std::clamp(total / (threads * kTasksPerThread), kFewestRows, kMostRows);
   for (int64_t g = 0; g < p.groups; ++g) {

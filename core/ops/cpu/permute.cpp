@@ -19,10 +19,12 @@ void sum_chunk(const SumRowsArgs& a, int64_t t, int64_t begin, int64_t n) {
   const T* rows = static_cast<const T*>(a.rows) + begin;
   const C* weight = static_cast<const C*>(a.weight);
   T* out = static_cast<T*>(a.out) + t * a.width + begin;
-  C sum[kChunk] = {};
+  C sum[kChunk];
   if (a.accumulate) {
 #pragma omp simd
     for (int64_t c = 0; c < n; ++c) sum[c] = static_cast<C>(out[c]);
+  } else {
+    std::fill_n(sum, n, C(0));
   }
   for (int32_t i = a.row_start[t]; i < a.row_start[t + 1]; ++i) {
     const T* row = rows + a.row[i] * a.width;
