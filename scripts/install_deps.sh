@@ -8,8 +8,8 @@ usage() {
   cat <<'USAGE'
 usage: scripts/install_deps.sh [--tests] [--full] [--list] [--check]
   (no option)  what building and running needs
-  --tests      also what the tests need (Catch2; clang for the fuzz targets; clang-format)
-  --full       also what `scripts/test.sh --full` needs (valgrind)
+  --tests      also what the tests need (Catch2, valgrind; clang for the fuzz targets; clang-format)
+  --full       the same: what `scripts/test.sh --full` needs
   --list       print the package names and stop
   --check      install nothing; exit 1 and name the packages when some are missing
 USAGE
@@ -21,16 +21,14 @@ build_packages=(g++ cmake ninja-build "pkg-config|pkgconf" git python3 "ccache?"
   libopenmpi-dev openmpi-bin libeigen3-dev libyaml-cpp-dev libcli11-dev libfmt-dev libspdlog-dev
   "nlohmann-json3-dev|nlohmann-json-dev" libutf8proc-dev libxxhash-dev
   "libdnnl-dev|libonednn-dev|libmkldnn-dev?")
-test_packages=(catch2 "clang-format-14?" "clang-14|clang?"
+test_packages=(catch2 "clang-format-14?" "valgrind?" "clang-14|clang?"
   "libclang-rt-14-dev|libclang-rt-dev|libclang-common-14-dev?")
-full_packages=("valgrind?")
 
 wanted=("${build_packages[@]}")
 mode=install
 for option in "$@"; do
   case $option in
-    --tests) wanted+=("${test_packages[@]}") ;;
-    --full) wanted+=("${test_packages[@]}" "${full_packages[@]}") ;;
+    --tests | --full) wanted+=("${test_packages[@]}") ;;
     --list | --check) mode=${option#--} ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; die "unknown option $option" ;;

@@ -113,6 +113,7 @@ fi
 stage "checks" scripts/check.sh
 stage "build" build cpu-release all || finish
 stage "tests" run_ctest cpu-release
+stage "instructions of a step" python3 -B tests/perf/instruction_guard.py
 stage "headers stand alone" build cpu-release adagate_header_check
 stage "installed package" test_install
 if command -v nvcc >/dev/null; then
