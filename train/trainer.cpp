@@ -128,6 +128,7 @@ void Trainer::build_model() {
       load_weights(config_.checkpoint.initial_weights, store_->parameters());
       store_->refresh_compute();
     });
+    trim_allocator();  // reading took blocks that no step asks for
   }
   optimizer_ = std::make_unique<AdamW>(*store_, config_.train.optimizer);
   step_ = std::make_unique<TrainingStep>(
@@ -195,6 +196,7 @@ void Trainer::load_state() {
   if (!path) return;
   on_all_ranks(*mesh_.world, [&] { check_resumable(*path); });
   state_ = load_checkpoint(*path, checkpoint_tensors(), mesh_).state;
+  trim_allocator();
   store_->refresh_compute();
   on_all_ranks(*mesh_.world,
                [&] { optimizer_->set_steps(state_.step - number_in(state_, "skipped_steps")); });

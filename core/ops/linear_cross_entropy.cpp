@@ -13,6 +13,9 @@ namespace {
 // smaller one stays in the cache between product and softmax.
 constexpr int64_t kChunkBytes = int64_t{104} << 20;
 constexpr int64_t kFewestRows = 64;
+// Rows of the weight's gradient per product: a product that reads its left operand transposed runs
+// up to 10 % faster on such a block than on the whole vocabulary.
+constexpr int64_t kGradientRows = 2048;
 
 // Row stride of the logits: whole cache lines, and not a multiple of the page size, which would
 // put a column's elements into a few cache sets.
@@ -80,13 +83,23 @@ class Chunks {
                                        .b_type = w_.dtype(),
                                        .c_type = dx.dtype()});
     }
-    if (dw) {
-      launch_on(x.device(), MatmulArgs{.a = z_.raw(),
+    if (dw) add_weight_gradient(x, dw, ld);
+  }
+
+ private:
+  // dw [V, D] = or += z^T x, where z holds the logits' gradient with row stride `ld`.
+  void add_weight_gradient(const Tensor& x, const GradDestination& dw, int64_t ld) {
+    auto* gradient = static_cast<std::byte*>(z_.raw());
+    auto* to = static_cast<std::byte*>(dw.tensor.raw());
+    size_t column = size_of(gradient_type_);
+    size_t row = static_cast<size_t>(x.cols()) * size_of(dw.tensor.dtype());
+    for (int64_t first = 0; first < vocabulary_; first += kGradientRows) {
+      launch_on(x.device(), MatmulArgs{.a = gradient + static_cast<size_t>(first) * column,
                                        .b = x.raw(),
-                                       .c = dw.tensor.raw(),
-                                       .m = vocabulary_,
+                                       .c = to + static_cast<size_t>(first) * row,
+                                       .m = std::min(kGradientRows, vocabulary_ - first),
                                        .n = x.cols(),
-                                       .k = rows,
+                                       .k = x.rows(),
                                        .trans_a = true,
                                        .lda = ld,
                                        .a_type = gradient_type_,
@@ -96,7 +109,6 @@ class Chunks {
     }
   }
 
- private:
   Tensor x_, w_, z_;
   double scale_;
   bool gradient_;
