@@ -8,6 +8,7 @@
 #include "parallel/placement.h"
 #include "train/bench/communicator_bench.h"
 #include "train/bench/moe_bench.h"
+#include "train/bench/overlap_bench.h"
 
 namespace adagate {
 namespace {
@@ -39,6 +40,7 @@ int run(const Options& options) {
       show(bench_moe(bench, world));
     } else if (section == "communicator" && world->size() > 1) {
       show(bench_communicator(*world, bench.rounds));
+      show(bench_overlap(*world, bench));
     }
   }
   if (options.json.empty() || world->rank() > 0) return 0;

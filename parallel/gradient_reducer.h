@@ -10,6 +10,10 @@
 
 namespace adagate {
 
+// Gradients travel in pieces of this many elements, small enough to stay in the cache while they
+// are summed (4 MiB of f32).
+constexpr int64_t kGradientBucketElements = int64_t{1} << 20;
+
 // Boundaries 0, b, 2b, ..., total: buckets of `bucket_elements`, the last one shorter.
 std::vector<int64_t> even_buckets(int64_t total, int64_t bucket_elements);
 

@@ -7,14 +7,10 @@
 namespace adagate {
 namespace {
 
-// Gradients travel in pieces of this many elements, small enough to stay in the cache while they
-// are summed (4 MiB of f32).
-constexpr int64_t kBucketElements = int64_t{1} << 20;
-
 GradientReducer make_reducer(ParameterStore& store, ParameterGroup group, Communicator& ranks) {
   FlatGroup& flat = store.group(group);
   return GradientReducer(ranks, flat.grad.raw(), flat.grad.dtype(), flat.size(),
-                         even_buckets(flat.size(), kBucketElements));
+                         even_buckets(flat.size(), kGradientBucketElements));
 }
 
 }  // namespace

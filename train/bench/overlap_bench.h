@@ -1,0 +1,15 @@
+// How much of the gradient reduction hides behind backward.
+#pragma once
+
+#include "parallel/communicator.h"
+#include "train/bench/kernel_bench.h"
+
+namespace adagate {
+
+// Reduces 16 and 64 MiB of gradients in the trainer's buckets while products as long as backward's
+// make them: time of the reduction alone, of the products alone, of both together. "exposed" is
+// what is left to do after the last product, "hidden" the share of the reduction's own time that is
+// not. Collective; medians of this rank.
+BenchTable bench_overlap(Communicator& world, const BenchOptions& options);
+
+}  // namespace adagate
