@@ -11,8 +11,8 @@ namespace adagate {
 
 class ProgressPrinter final : public TrainingObserver {
  public:
-  // Writes to standard output; off a terminal a line every `log_every` steps, and not more than five
-  // a second: a launcher that ends its job stops reading, and ranks that wait for it cannot save.
+  // Writes to standard output; off a terminal a line every `log_every` steps, at most five a
+  // second: a launcher that ends its job stops reading, and ranks that wait for it cannot save.
   explicit ProgressPrinter(int64_t log_every);
 
   void on_step(const StepReport& report) override;
@@ -31,7 +31,7 @@ class ProgressPrinter final : public TrainingObserver {
   double step_seconds_ = 0;  // smoothed
   int64_t first_step_ = -1;
   std::chrono::steady_clock::time_point last_line_;  // off a terminal
-  RoutingReport recent_;  // of the last steps, for the table at the end
+  RoutingReport recent_;                             // of the last steps, for the table at the end
 };
 
 // "1:02:03"
