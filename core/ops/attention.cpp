@@ -30,16 +30,21 @@ double scale_of(const AttentionShape& s) {
   return s.scale != 0 ? s.scale : 1.0 / std::sqrt(static_cast<double>(s.head_dim));
 }
 
+// Frequencies and angles are rounded to f32 step by step as Transformers does in every precision:
+// at late positions the exact angles would differ from those a model was trained with by more than
+// all other round-off.
 RotaryTable make_rotary_table(double base, int64_t head_dim, int64_t positions) {
   const int64_t half = head_dim / 2;
   RotaryTable table{Tensor::empty({positions, half}, DType::f64),
                     Tensor::empty({positions, half}, DType::f64)};
-  for (int64_t t = 0; t < positions; ++t) {
-    for (int64_t i = 0; i < half; ++i) {
-      double angle = static_cast<double>(t) *
-                     std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-      table.cosines.data<double>()[t * half + i] = std::cos(angle);
-      table.sines.data<double>()[t * half + i] = std::sin(angle);
+  for (int64_t i = 0; i < half; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    const float frequency =
+        1.0f / static_cast<float>(std::pow(base, static_cast<double>(exponent)));
+    for (int64_t t = 0; t < positions; ++t) {
+      const float angle = static_cast<float>(t) * frequency;
+      table.cosines.data<double>()[t * half + i] = std::cos(static_cast<double>(angle));
+      table.sines.data<double>()[t * half + i] = std::sin(static_cast<double>(angle));
     }
   }
   return table;

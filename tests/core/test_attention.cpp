@@ -34,12 +34,13 @@ Problem problem(const AttentionVariant& v, int64_t sequence) {
 }
 
 // Element d of one head's vector, rotated by its position as a complex number (x[i], x[i + half]).
+// The angle is an f32 number, as in Transformers.
 double rotated(const double* x, int64_t d, int64_t position, const AttentionShape& s) {
   if (s.rotary_base == 0) return x[d];
   const int64_t half = s.head_dim / 2, i = d % half;
-  const double angle =
-      static_cast<double>(position) /
-      std::pow(s.rotary_base, 2.0 * static_cast<double>(i) / static_cast<double>(s.head_dim));
+  const float exponent = static_cast<float>(2 * i) / static_cast<float>(s.head_dim);
+  const auto wavelength = static_cast<float>(std::pow(s.rotary_base, exponent));
+  const double angle = static_cast<float>(position) * (1 / wavelength);
   const auto z = std::complex<double>(x[i], x[i + half]) * std::polar(1.0, angle);
   return d < half ? z.real() : z.imag();
 }

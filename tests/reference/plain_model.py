@@ -146,11 +146,12 @@ def normalise(x, weights, prefix, model):
 
 
 def rotate(x, base):
-    """Rotary positions, half-split convention: pair (i, i + Dh/2) turns by pos * base^(-2i/Dh)."""
+    """Rotary positions, half-split convention: pair (i, i + Dh/2) turns by pos * base^(-2i/Dh).
+    The angle is an f32 number whatever the type of x, as in Transformers."""
     length, size = x.shape[-2], x.shape[-1]
-    frequency = base ** (-torch.arange(0, size, 2, dtype=x.dtype) / size)
-    angle = torch.arange(length, dtype=x.dtype)[:, None] * frequency[None, :]
-    cosine, sine = angle.cos(), angle.sin()
+    frequency = 1.0 / base ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
+    angle = torch.arange(length, dtype=torch.float32)[:, None] * frequency[None, :]
+    cosine, sine = angle.to(x.dtype).cos(), angle.to(x.dtype).sin()
     first, second = x[..., :size // 2], x[..., size // 2:]
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
