@@ -7,11 +7,10 @@
 #include "core/io/safetensors.h"
 #include "tests/moe/moe_run.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/reference_fixture.h"
 
 namespace adagate::test {
 namespace {
-
-const std::filesystem::path kFixtures = ADAGATE_TEST_DATA "/reference/fixtures/moe";
 
 struct Fixture {
   std::string name;
@@ -26,9 +25,8 @@ struct Fixture {
 
 std::vector<std::filesystem::path> fixtures() {
   std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(kFixtures))
-    if (entry.path().extension() == ".json") paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
+  for (const std::string& name : fixture_names("moe"))
+    paths.push_back(fixtures_folder() / (name + ".json"));
   return paths;
 }
 
@@ -54,7 +52,7 @@ MoeLayerConfig config_of(const nlohmann::json& json) {
 }
 
 // |a - b| / |b| over a whole tensor; where b is as small as round-off, |a - b|.
-double norm_error(const Tensor& a, const Tensor& b) {
+double relative_norm_error(const Tensor& a, const Tensor& b) {
   Tensor difference = a.to(DType::f64).clone();
   Tensor expected = b.to(DType::f64);
   for (int64_t i = 0; i < difference.numel(); ++i)
@@ -78,11 +76,11 @@ void compare(const Fixture& fixture, const MoeLayerConfig& config, const Layout&
     p.master().copy_from(p.spec().global_dim0 ? whole.slice(first, first + p.spec().shape[0])
                                               : whole);
   });
-  CHECK(norm_error(run.y, fixture.read("f64/y")) <= bounds.y);
-  CHECK(norm_error(run.dx, fixture.read("f64/grads/x")) <= bounds.grad);
+  CHECK(relative_norm_error(run.y, fixture.read("f64/y")) <= bounds.y);
+  CHECK(relative_norm_error(run.dx, fixture.read("f64/grads/x")) <= bounds.grad);
   for (auto& [name, grad] : run.grads) {
     INFO(name);
-    CHECK(norm_error(grad, fixture.read("f64/grads/" + name)) <= bounds.grad);
+    CHECK(relative_norm_error(grad, fixture.read("f64/grads/" + name)) <= bounds.grad);
   }
   const auto& expected = fixture.json["f64"];
   const BalanceConfig& balance = config.moe.balance;
@@ -136,8 +134,8 @@ TEST_CASE("The plan is PyTorch's, expert by expert", "[moe]") {
     CHECK(ints(s.expert) == ints(fixture.file.read("plan/expert")));
     Tensor weight =
         routing_weights(x, w, scores, s, config.moe.gate.combine == "renormalized", valid, nullptr);
-    CHECK(norm_error(weight, fixture.read("plan/weight")) < 1e-6);
-    CHECK(norm_error(scores.probabilities, fixture.read("probabilities")) < 1e-6);
+    CHECK(relative_norm_error(weight, fixture.read("plan/weight")) < 1e-6);
+    CHECK(relative_norm_error(scores.probabilities, fixture.read("probabilities")) < 1e-6);
   }
 }
 

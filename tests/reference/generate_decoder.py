@@ -5,6 +5,8 @@ with unequal lengths and right padding, and 20 AdamW steps. Formats: README.md b
 Run: python tests/reference/generate_decoder.py   (needs torch, transformers, safetensors)
 """
 
+from dataclasses import dataclass
+
 import torch
 import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -23,17 +25,40 @@ LLAMA = {
     "norm_epsilon": 1e-5, "activation": "swiglu", "bias": False, "tie_embeddings": False,
     "dropout": 0.0,
 }
-BATCH, LENGTH = 3, 20
-TRAIN_STEPS, ACCUMULATION = 20, 2
-LENGTHS = [20, 7, 1]  # of the padded batch
+# Odd sizes all over, the exact gelu and an output head of its own.
+GPT2_ODD = {**GPT2, "layers": 2, "width": 21, "heads": 3, "kv_heads": 3, "feed_forward": 31,
+            "context": 33, "vocabulary": 53, "norm_epsilon": 1e-6, "activation": "gelu_erf",
+            "tie_embeddings": False}
+# Late positions, where the rounding of rotary angles shows; one key head for all, tied.
+LLAMA_LONG = {**LLAMA, "layers": 2, "width": 24, "heads": 3, "kv_heads": 1, "feed_forward": 17,
+              "context": 600, "vocabulary": 13, "norm_epsilon": 1e-6, "tie_embeddings": True}
+TRAIN_STEPS = 20
+
+
+@dataclass
+class Sizes:
+    """Of each batch; `lengths` are those of the padded one."""
+
+    lengths: list[int]
+    length: int = 20
+    accumulation: int = 2
+    weight_scale: float = 0.2
+
+    @property
+    def batch(self):
+        return len(self.lengths)
+
+
+GPT2_ACTIVATIONS = {"gelu": "gelu_new", "gelu_erf": "gelu", "relu": "relu", "silu": "silu"}
 
 
 def build_gpt2(c):
     return GPT2LMHeadModel(GPT2Config(
         vocab_size=c["vocabulary"], n_positions=c["context"], n_embd=c["width"],
         n_layer=c["layers"], n_head=c["heads"], n_inner=c["feed_forward"],
-        activation_function="gelu_new", layer_norm_epsilon=c["norm_epsilon"], resid_pdrop=0.0,
-        embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=True, attn_implementation="eager"))
+        activation_function=GPT2_ACTIVATIONS[c["activation"]],
+        layer_norm_epsilon=c["norm_epsilon"], resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        tie_word_embeddings=c["tie_embeddings"], attn_implementation="eager"))
 
 
 def build_llama(c):
@@ -43,7 +68,7 @@ def build_llama(c):
         num_key_value_heads=c["kv_heads"], hidden_act="silu", rms_norm_eps=c["norm_epsilon"],
         max_position_embeddings=c["context"],
         rope_parameters={"rope_type": "default", "rope_theta": c["rotary_base"]},
-        attention_bias=False, mlp_bias=False, tie_word_embeddings=False,
+        attention_bias=False, mlp_bias=False, tie_word_embeddings=c["tie_embeddings"],
         attn_implementation="eager"))
 
 
@@ -54,6 +79,8 @@ def gpt2_names(config):
              "embedding.positions": ["transformer.wpe.weight"],
              "final_norm.gamma": ["transformer.ln_f.weight"],
              "final_norm.beta": ["transformer.ln_f.bias"]}
+    if not config["tie_embeddings"]:
+        names["head.weight"] = ["lm_head.weight"]
     for i in range(config["layers"]):
         ours, theirs = f"blocks.{i}.", f"transformer.h.{i}."
         for norm, their_norm in (("attention_norm", "ln_1"), ("feed_forward_norm", "ln_2")):
@@ -71,7 +98,9 @@ def gpt2_names(config):
 def llama_names(config):
     """As gpt2_names; Linear weights are [out, in] there, so blocks' weights are transposed."""
     names = {"embedding.tokens": ["model.embed_tokens.weight"],
-             "final_norm.gamma": ["model.norm.weight"], "head.weight": ["lm_head.weight"]}
+             "final_norm.gamma": ["model.norm.weight"]}
+    if not config["tie_embeddings"]:
+        names["head.weight"] = ["lm_head.weight"]
     for i in range(config["layers"]):
         ours, theirs = f"blocks.{i}.", f"model.layers.{i}."
         names[ours + "attention_norm.gamma"] = [theirs + "input_layernorm.weight"]
@@ -165,11 +194,13 @@ def train_steps(reference, weights, tokens, targets, dtype):
 
 def check_plain_model(config, weights, tokens, logits64):
     """The plain PyTorch decoder of the MoE fixtures agrees with Transformers when it is dense."""
+    if config["model"]["activation"] not in ("gelu", "swiglu"):
+        return
     doubled = {n: w.double() for n, w in weights.items()}
     plain, _ = plain_model.decoder(tokens, doubled, config)
     difference = (plain - logits64).abs().max().item()
-    # Llama computes the rotary angles in f32 whatever the model's type.
-    assert difference < 1e-5, f"plain decoder differs from Transformers by {difference}"
+    # Llama computes norms, softmax and rotary angles in f32 whatever the model's type.
+    assert difference < 3e-5, f"plain decoder differs from Transformers by {difference}"
 
 
 def as_tensors(prefix, named):
@@ -187,24 +218,26 @@ def describe(reference, results, rough, valid_rows):
     }
 
 
-def generate(name, reference, seed):
+def generate(name, reference, sizes, seed):
     generator = torch.Generator().manual_seed(seed)
     config = reference.config
     vocabulary = config["model"]["vocabulary"]
-    weights = plain_model.random_weights(config, generator, scale=0.2)
-    tokens, targets = common.next_token_batch(generator, BATCH, LENGTH, vocabulary, 0.15)
+    weights = plain_model.random_weights(config, generator, scale=sizes.weight_scale)
+    tokens, targets = common.next_token_batch(generator, sizes.batch, sizes.length, vocabulary,
+                                              0.15)
     results, rough = one_batch(reference, weights, tokens, targets)
     check_plain_model(config, weights, tokens, results[torch.float64][0])
 
-    batches = [[common.next_token_batch(generator, BATCH, LENGTH, vocabulary, 0.6 * micro)
-                for micro in range(ACCUMULATION)] for _ in range(TRAIN_STEPS)]
+    batches = [[common.next_token_batch(generator, sizes.batch, sizes.length, vocabulary,
+                                        0.6 * micro / max(1, sizes.accumulation - 1))
+                for micro in range(sizes.accumulation)] for _ in range(TRAIN_STEPS)]
     train_tokens = torch.stack([torch.stack([b[0] for b in step]) for step in batches])
     train_targets = torch.stack([torch.stack([b[1] for b in step]) for step in batches])
     (losses, norms, rates), final = train_steps(reference, weights, train_tokens, train_targets,
                                                 torch.float32)
     (losses64, norms64, _), final64 = train_steps(reference, weights, train_tokens, train_targets,
                                                   torch.float64)
-    everything = torch.ones(BATCH, LENGTH, dtype=torch.bool)
+    everything = torch.ones(sizes.batch, sizes.length, dtype=torch.bool)
     common.write_fixture(name, {
         **as_tensors("weights", weights),
         "inputs/tokens": tokens, "inputs/targets": targets,
@@ -228,17 +261,19 @@ def generate(name, reference, seed):
           f"bf16 logits {(rough - results[torch.float64][0]).abs().max():.3f}")
 
     padded_tokens, padded_targets = common.next_token_batch(
-        generator, BATCH, LENGTH, vocabulary, 0.0)
-    lengths = torch.tensor(LENGTHS)[:, None]
-    inside = torch.arange(LENGTH)[None, :] < lengths
-    has_target = torch.arange(LENGTH)[None, :] < lengths - 1
+        generator, sizes.batch, sizes.length, vocabulary, 0.0)
+    lengths = torch.tensor(sizes.lengths)[:, None]
+    inside = torch.arange(sizes.length)[None, :] < lengths
+    has_target = torch.arange(sizes.length)[None, :] < lengths - 1
     padded_tokens = torch.where(inside, padded_tokens, 0)
     padded_targets = torch.where(has_target, padded_targets, -1)
-    results, rough = one_batch(reference, weights, padded_tokens, padded_targets, LENGTHS)
+    results, rough = one_batch(reference, weights, padded_tokens, padded_targets,
+                               sizes.lengths)
     logits = torch.where(inside[:, :, None], results[torch.float64][0], 0.0)
     common.write_fixture(name + "_padded", {
         "inputs/tokens": padded_tokens, "inputs/targets": padded_targets,
-        "inputs/lengths": torch.tensor(LENGTHS, dtype=torch.int32), "logits": logits.float(),
+        "inputs/lengths": torch.tensor(sizes.lengths, dtype=torch.int32),
+        "logits": logits.float(),
         **as_tensors("grads", {n: g.float() for n, g in results[torch.float64][2].items()}),
     }, {
         "config": config, "weights_from": name + ".safetensors",
@@ -246,18 +281,29 @@ def generate(name, reference, seed):
     })
 
 
-def whole_config(model):
+def gpt2(model, sizes):
+    return Reference(whole_config(model, sizes), build_gpt2, gpt2_names, lambda name: False)
+
+
+def llama(model, sizes):
+    return Reference(whole_config(model, sizes), build_llama, llama_names,
+                     lambda name: name.endswith(".weight") and name.startswith("blocks."))
+
+
+def whole_config(model, sizes):
     return {"model": model, "moe": {"experts": 0},
-            "train": common.training_config(BATCH * ACCUMULATION, TRAIN_STEPS, ACCUMULATION)}
+            "train": common.training_config(sizes.batch * sizes.accumulation, TRAIN_STEPS,
+                                            sizes.accumulation)}
 
 
 def main():
     common.make_deterministic()
-    generate("gpt2", Reference(whole_config(GPT2), build_gpt2, gpt2_names, lambda name: False),
-             seed=11)
-    generate("llama", Reference(
-        whole_config(LLAMA), build_llama, llama_names,
-        lambda name: name.endswith(".weight") and name.startswith("blocks.")), seed=12)
+    usual, odd = Sizes([20, 7, 1]), Sizes([33, 2, 31, 18], length=33, accumulation=3)
+    long = Sizes([431], length=600)
+    for name, family, model, sizes, seed in (
+            ("gpt2", gpt2, GPT2, usual, 11), ("llama", llama, LLAMA, usual, 12),
+            ("gpt2_odd", gpt2, GPT2_ODD, odd, 13), ("llama_long", llama, LLAMA_LONG, long, 14)):
+        generate(name, family(model, sizes), sizes, seed)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,12 @@ def layer_cases():
             activation="swiglu", bias=False)
     special("adaptive_switch_padded", adaptive("all", "renormalized", 2), padding=True,
             balance="switch")
+    # The other balance loss with each normalisation and combine form.
+    special("adaptive_all_renormalized_paper", adaptive("all", "renormalized", 2))
+    special("adaptive_pair_raw_switch", adaptive("pair", "raw", 2, 0.3), balance="switch",
+            activation="swiglu")
+    special("adaptive_pair_renormalized_switch", adaptive("pair", "renormalized", 2, 0.3),
+            balance="switch", padding=True)
     # T at its ends: always one expert, always two (the paper's loss is then zero).
     special("adaptive_never", adaptive("all", "raw", 2, threshold=-1.0))
     special("adaptive_always", adaptive("all", "raw", 2, threshold=1.0))

@@ -2,12 +2,15 @@
 // hold is told in tests/reference/README.md.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "core/base/fields.h"
 #include "core/io/safetensors.h"
@@ -15,8 +18,32 @@
 
 namespace adagate::test {
 
+// ADAGATE_FIXTURES names another folder, with fixtures of other models (sweep.py).
 inline std::filesystem::path fixtures_folder() {
+  if (const char* other = std::getenv("ADAGATE_FIXTURES")) return other;
   return std::filesystem::path(ADAGATE_TEST_DATA) / "reference" / "fixtures";
+}
+
+// Names of the fixtures in a folder of fixtures_folder() that a test can read, sorted: those with
+// a description and tensors.
+inline std::vector<std::string> fixture_names(const std::filesystem::path& folder = "") {
+  std::vector<std::string> names;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(fixtures_folder() / folder, none)) {
+    std::filesystem::path tensors = entry.path(), name = folder / entry.path().stem();
+    tensors.replace_extension(".safetensors");
+    if (entry.path().extension() == ".json" && std::filesystem::exists(tensors))
+      names.push_back(name.string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// The decoders among them: each has a batch, a padded batch (NAME_padded) and a training run.
+inline std::vector<std::string> decoder_fixtures() {
+  std::vector<std::string> names = fixture_names();
+  std::erase_if(names, [](const std::string& name) { return name.ends_with("_padded"); });
+  return names;
 }
 
 // Fills a config struct from JSON through its visit; a key that the struct does not know is an
