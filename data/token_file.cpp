@@ -100,7 +100,7 @@ void TokenView::verify() const {
   uint64_t hash = XXH3_64bits(bytes_.data() + kHeaderSize, bytes_.size() - kHeaderSize);
   check(hash == header_.payload_hash, "token file {}: the tokens are damaged (checksum); {}", name_,
         kRemedy);
-  std::vector<int32_t> block(1 << 16);
+  std::vector<int32_t> block(static_cast<size_t>(std::min<int64_t>(1 << 16, size())));
   for (int64_t first = 0; first < size(); first += static_cast<int64_t>(block.size())) {
     block.resize(std::min<int64_t>(block.size(), size() - first));
     read(first, block);

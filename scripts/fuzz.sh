@@ -30,7 +30,7 @@ if [ "$seconds" -le 5 ]; then seed=1; fi
 for target in "${targets[@]}"; do
   mkdir -p "$folder/corpus/$target" "$folder/findings"
   # -rss_limit_mb also catches sizes in a header that are believed before they are checked.
-  if ! "$folder/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
+  if ! "$folder/fuzz_$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=1024 \
       -max_len=8192 -seed=$seed -artifact_prefix="$folder/findings/$target-" -print_final_stats=1 \
       "$folder/corpus/$target" "tests/fuzz/corpus/$target" >"$folder/$target.log" 2>&1; then
     tail -40 "$folder/$target.log" >&2
