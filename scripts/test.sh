@@ -119,7 +119,7 @@ stage "installed package" test_install
 if command -v nvcc >/dev/null; then
   stage "CUDA sources compile" compile_cuda
 fi
-fuzz_seconds=$([ $full = yes ] && echo 120 || echo 5)  # each target
+fuzz_seconds=$([ $full = yes ] && echo 60 || echo 5)  # each target
 if command -v clang++-14 >/dev/null || command -v clang++ >/dev/null; then
   stage "fuzzing" scripts/fuzz.sh "$fuzz_seconds"
 else
