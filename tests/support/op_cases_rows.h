@@ -110,6 +110,11 @@ inline std::vector<AttentionVariant> attention_variants() {
       {"both ways, one key head, own scale, dropout",
        {.batch = 1, .heads = 3, .kv_heads = 1, .head_dim = 16, .causal = false, .scale = 0.5},
        0.2},
+      // Whole vectors and a rest of a head's dimensions.
+      {"causal, wide heads", {.batch = 1, .heads = 1, .kv_heads = 1, .head_dim = 64}},
+      {"causal, grouped, wide heads, dropout",
+       {.batch = 1, .heads = 2, .kv_heads = 1, .head_dim = 40},
+       0.1},
   };
 }
 

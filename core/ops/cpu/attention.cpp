@@ -1,8 +1,9 @@
 // Blockwise attention, forward, on the CPU. One unit of work is a slice of the queries of all heads
-// that share a key-value head of one sample: K and V are packed once per unit (rotated, in the type
-// computed in) and stay in the second-level cache. Scores are kept as [keys, queries] in tiles of
-// kKeys x kPanel that fit the first level; both products run from registers, so the arithmetic,
-// 4 * head_dim operations per score, dominates the bytes, which are read and written once.
+// that share a key-value head of one sample: K and V are packed once per unit (rotated, as operands
+// of the products) when the first query sees them, and stay in the second-level cache. Scores are
+// kept as [keys, queries] in tiles of kKeys x kPanel that fit the first level; both products run
+// from registers, so the arithmetic, 4 * head_dim operations per score, dominates the bytes, which
+// are read and written once. Scores above the diagonal are left out by vectors of queries.
 // A query's result does not depend on the slicing, hence not on the number of threads.
 #include "core/ops/attention.h"
 
@@ -20,34 +21,36 @@ class Forward {
   using C = Compute<T>;
   using Operands = typename OperandsOf<T>::type;
   using Element = typename Operands::Element;
+  static constexpr int kDepth = Operands::kDepth;
+  static constexpr int64_t L = kLanes<C>;
 
-  Forward(const AttentionArgs& args, int64_t unit, int64_t first_query, int64_t last_query)
+  Forward(const AttentionArgs& args, int64_t unit, int64_t first_query, int64_t last_query,
+          int64_t next_unit, typename Scratch<C>::Part scratch)
       : args_(args),
         unit_(args, unit),
         first_(first_query),
         last_(std::min(last_query, args.sequence)),
         keys_(std::max<int64_t>(0, unit_.key_limit(last_))),
         padded_keys_(round_up(keys_, kMicroRows)),
-        scratch_(2 * padded_keys_ * unit_.padded_dim + 3 * kPanel<C> * unit_.padded_dim +
-                 kKeys * kPanel<C>) {
+        next_unit_(next_unit) {
     const int64_t dim = unit_.padded_dim;
-    k_ = scratch_.template take<Element>(padded_keys_ * dim);
-    v_ = scratch_.template take<Element>(padded_keys_ * dim);
-    rows_ = scratch_.take(kPanel<C> * dim);
-    q_transposed_ = scratch_.template take<Element>(kPanel<C> * dim);
-    o_transposed_ = scratch_.take(kPanel<C> * dim);
-    scores_ = scratch_.take(kKeys * kPanel<C>);
+    k_ = scratch.template take<Element>(padded_keys_ * row_elements());
+    v_ = scratch.template take<Element>(padded_keys_ * row_elements());
+    q_ = scratch.template take<Element>(kPanel<C> * row_elements());
+    q_transposed_ = scratch.template take<Element>(kPanel<C> * row_elements());
+    o_ = scratch.take(kPanel<C> * dim);
+    o_transposed_ = scratch.take(kPanel<C> * dim);
+    scores_ = scratch.take(kKeys * kPanel<C>);
+    spare_ = scratch.take(2 * dim);
+  }
+  // Elements of scratch memory that one unit takes at most.
+  static int64_t scratch(const AttentionArgs& args) {
+    const int64_t dim = AttentionUnit<T>(args, 0).padded_dim;
+    return 2 * (round_up(args.sequence, kMicroRows) + kPanel<C>)*dim / kDepth +
+           2 * (kPanel<C> + 1) * dim + kKeys * kPanel<C>;
   }
 
   void run() {
-    const T* qkv = static_cast<const T*>(args_.qkv);
-    const int64_t dim = unit_.padded_dim;
-    C* k = reinterpret_cast<C*>(k_);  // packed, then turned into operands where it stands
-    C* v = reinterpret_cast<C*>(v_);
-    pack_rows(unit_.k_rows(qkv), 0, keys_, padded_keys_, args_.head_dim, dim, unit_.rotary, k);
-    pack_rows(unit_.v_rows(qkv), 0, keys_, padded_keys_, args_.head_dim, dim, {}, v);
-    Operands::by_row(padded_keys_, dim, k, dim, k_, row_elements());
-    Operands::by_column(padded_keys_, dim, v, dim, v_, dim);
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = first_; q < last_; q += kPanel<C>) panel(head, q);
@@ -55,6 +58,20 @@ class Forward {
   }
 
  private:
+  int64_t row_elements() const { return unit_.padded_dim / kDepth; }
+
+  // The keys and values up to `end` that have not been packed yet.
+  void pack_keys(int64_t end) {
+    if (end <= packed_) return;
+    const T* qkv = static_cast<const T*>(args_.qkv);
+    const int64_t dim = unit_.padded_dim, rows = (end == keys_ ? padded_keys_ : end) - packed_;
+    pack_by_row<Operands>(unit_.k_rows(qkv), packed_, end, rows, args_.head_dim, dim, unit_.rotary,
+                          spare_, k_ + packed_ * row_elements());
+    pack_by_column<Operands>(unit_.v_rows(qkv), packed_, end, rows, args_.head_dim, dim,
+                             RotaryRows<C>{}, spare_, v_ + packed_ * row_elements());
+    packed_ = end;
+  }
+
   // The queries [first, first + kPanel) of one head.
   void panel(int64_t head, int64_t first) {
     const int64_t dim = unit_.padded_dim, end = std::min(first + kPanel<C>, args_.sequence);
@@ -67,110 +84,167 @@ class Forward {
       lse[t] = C(0);
     }
     if (real_end == first) return;
-    pack_rows(unit_.q_rows(static_cast<const T*>(args_.qkv), head), first, real_end, kPanel<C>,
-              args_.head_dim, dim, unit_.rotary, rows_);
-    auto* q = reinterpret_cast<Element*>(rows_);
-    Operands::by_row(kPanel<C>, dim, rows_, dim, q, row_elements());
-    transpose(kPanel<C>, row_elements(), q, row_elements(), q_transposed_, kPanel<C>);
+    pack_keys(limit);
+    const auto q_rows = unit_.q_rows(static_cast<const T*>(args_.qkv), head);
+    pack_by_row<Operands>(q_rows, first, real_end, kPanel<C>, args_.head_dim, dim, unit_.rotary,
+                          spare_, q_);
+    transpose(kPanel<C>, row_elements(), q_, row_elements(), q_transposed_, kPanel<C>);
     if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, real_end - first, keys32_);
+    expect_rows(head, first, end, limit);
 
     for (int j = 0; j < 2; ++j) {
       max_[j] = broadcast(static_cast<C>(kHidden));
       sum_[j] = Vec<C>{};
     }
-    for (int64_t key = 0; key < limit; key += kKeys)
-      block(first, key, std::min(kKeys, limit - key));
+    for (int64_t key = 0; key < limit; key += kKeys) block(first, key, limit);
 
-    for (int j = 0; j < 2; ++j) {
-      const Vec<C> inverse = C(1) / sum_[j];
-      for (int64_t d = 0; d < dim; ++d) {
-        C* at = o_transposed_ + d * kPanel<C> + j * kLanes<C>;
-        store(at, load(at) * inverse);
-      }
-      for (int i = 0; i < kLanes<C>; ++i) {
-        const int64_t t = first + j * kLanes<C> + i;
-        if (t < real_end) lse[t] = max_[j][i] + std::log2(sum_[j][i]);
-      }
+    transpose(dim, kPanel<C>, o_transposed_, kPanel<C>, o_, dim);
+    for (int64_t t = first; t < real_end; ++t) {
+      const int64_t j = (t - first) / L, i = (t - first) % L;
+      unpack_row<false, T, C>(o_ + (t - first) * dim, nullptr, nullptr, args_.head_dim,
+                              C(1) / sum_[j][i], output.row(t));
+      lse[t] = max_[j][i] + std::log2(sum_[j][i]);
     }
-    transpose(dim, kPanel<C>, o_transposed_, kPanel<C>, rows_, dim);
-    unpack_rows(rows_, dim, first, real_end, args_.head_dim, RotaryRows<C>{}, C(1), false, output);
   }
 
-  // One step of the running softmax over keys [key, key + count).
-  void block(int64_t first, int64_t key, int64_t count) {
-    constexpr int kDepth = Operands::kDepth;
+  // Has the rows that are read next, and those that this panel writes, fetched during its products.
+  void expect_rows(int64_t head, int64_t first, int64_t end, int64_t limit) {
+    const T* qkv = static_cast<const T*>(args_.qkv);
+    prefetch_.clear(args_.head_dim * static_cast<int64_t>(sizeof(T)));
+    prefetch_.add(unit_.output_rows(static_cast<T*>(args_.output), head), first, end);
+    const int64_t next_end = std::min(end + kPanel<C>, last_);
+    prefetch_.add(unit_.q_rows(qkv, head), end, next_end);
+    if (packed_ < keys_) {
+      prefetch_.add(unit_.k_rows(qkv), end, next_end);
+      prefetch_.add(unit_.v_rows(qkv), end, next_end);
+    } else if (end == last_ && next_unit_ >= 0) {
+      const AttentionUnit<T> next(args_, next_unit_);
+      prefetch_.add(next.q_rows(qkv, next.kv_head * next.group), 0, kPanel<C>);
+      prefetch_.add(next.k_rows(qkv), 0, kPanel<C>);
+      prefetch_.add(next.v_rows(qkv), 0, kPanel<C>);
+    }
+    const int64_t blocks = (limit + kKeys - 1) / kKeys;
+    prefetch_.spread((round_up(limit, kMicroRows) + blocks * unit_.padded_dim) / kMicroRows);
+  }
+
+  // One step of the running softmax over the keys [key, min(key + kKeys, limit)).
+  void block(int64_t first, int64_t key, int64_t limit) {
     const int64_t dim = unit_.padded_dim, depth = row_elements();
-    tile_product<Left::row_major, Write::overwrite>(round_up(count, kMicroRows), kPanel<C>, depth,
-                                                    k_ + key * depth, depth, q_transposed_,
-                                                    kPanel<C>, scores_, kPanel<C>);
-    for (int j = 0; j < 2; ++j) softmax(j, first + j * kLanes<C>, key, count);
-    const int64_t rows = round_up(count, kDepth);
-    std::fill_n(scores_ + count * kPanel<C>, (rows - count) * kPanel<C>, C(0));
-    auto* weights = reinterpret_cast<Element*>(scores_);
-    Operands::by_column(rows, kPanel<C>, scores_, kPanel<C>, weights, kPanel<C>);
-    const Element* v = v_ + key / kDepth * dim;
+    int64_t seen[2];  // keys of this block that some query of the vector sees
+    for (int j = 0; j < 2; ++j)
+      seen[j] = std::clamp<int64_t>(std::min(limit, unit_.key_limit(first + (j + 1) * L)) - key, 0,
+                                    kKeys);
+    for (int64_t n = 0; n < seen[1]; n += kMicroRows) {
+      prefetch_.some();
+      const Element* k = k_ + (key + n) * depth;
+      C* to = scores_ + n * kPanel<C>;
+      if (n < seen[0]) {
+        micro_product<Left::row_major, Write::overwrite, 2>(depth, 0, k, depth, q_transposed_,
+                                                            kPanel<C>, to, kPanel<C>);
+      } else {
+        micro_product<Left::row_major, Write::overwrite, 1>(depth, 0, k, depth, q_transposed_ + L,
+                                                            kPanel<C>, to + L, kPanel<C>);
+      }
+    }
+    for (int j = 0; j < 2; ++j) softmax(j, first + j * L, key, seen[j]);
     if (key == 0) {
-      tile_product<Left::column_major, Write::overwrite>(
-          dim, kPanel<C>, rows / kDepth, v, dim, weights, kPanel<C>, o_transposed_, kPanel<C>);
+      mix<Write::overwrite>(key, seen);
       return;
     }
     for (int64_t d = 0; d < dim; ++d) {
       for (int j = 0; j < 2; ++j) {
-        C* at = o_transposed_ + d * kPanel<C> + j * kLanes<C>;
+        C* at = o_transposed_ + d * kPanel<C> + j * L;
         store(at, load(at) * rescale_[j]);
       }
     }
-    tile_product<Left::column_major, Write::accumulate>(
-        dim, kPanel<C>, rows / kDepth, v, dim, weights, kPanel<C>, o_transposed_, kPanel<C>);
+    mix<Write::accumulate>(key, seen);
   }
 
-  int64_t row_elements() const { return unit_.padded_dim / Operands::kDepth; }
-
-  // Turns one vector-wide column of scores into weights; updates its running maximum and sum.
-  void softmax(int j, int64_t first, int64_t key, int64_t count) {
-    C* column = scores_ + j * kLanes<C>;
-    const bool diagonal = args_.causal && key + count - 1 > first;
-    const C scale = static_cast<C>(args_.scale * kLog2E);  // weights are powers of 2
-    Vec<C> largest = max_[j];
-    if (diagonal) {
-      for (int64_t n = 0; n < count; ++n) {
-        C* at = column + n * kPanel<C>;
-        store(at, hide_later_keys(load(at), first, key + n, static_cast<C>(kHidden)));
-      }
+  // o_transposed_ (+)= V^T weights
+  template <Write kWrite>
+  void mix(int64_t key, const int64_t* seen) {
+    const int64_t dim = unit_.padded_dim;
+    const int64_t both = round_up(seen[0], kDepth) / kDepth;
+    const int64_t last = round_up(seen[1], kDepth) / kDepth;
+    const auto* weights = reinterpret_cast<const Element*>(scores_);
+    const Element* v = v_ + key / kDepth * dim;
+    for (int64_t d = 0; d < dim; d += kMicroRows) {
+      prefetch_.some();
+      micro_product<Left::column_major, kWrite, 2>(both, last - both, v + d, dim, weights,
+                                                   kPanel<C>, o_transposed_ + d * kPanel<C>,
+                                                   kPanel<C>);
     }
-    for (int64_t n = 0; n < count; ++n)
-      largest = max<C>(largest, load(column + n * kPanel<C>) * scale);
+  }
+
+  // Turns one vector-wide column of scores into weights, as right operands of the next product;
+  // updates its running maximum and sum. Lane 0 is the query `first`.
+  void softmax(int j, int64_t first, int64_t key, int64_t count) {
+    C* column = scores_ + j * L;
+    const C scale = static_cast<C>(args_.scale * kLog2E);  // weights are powers of 2
+    // Keys that all of the vector's queries see come first.
+    const int64_t plain = args_.causal ? std::clamp<int64_t>(first + 1 - key, 0, count) : count;
+    const Vec<C> hidden = broadcast(static_cast<C>(kHidden));
+    for (int64_t n = plain; n < count; ++n) {
+      C* at = column + n * kPanel<C>;
+      store(at, hide_later_keys(load(at), first, key + n, static_cast<C>(kHidden)));
+    }
+    Vec<C> even = hidden, odd = hidden;  // two chains: a maximum has to wait for the one before
+    int64_t n = 0;
+    for (; n + 1 < count; n += 2) {
+      even = max<C>(even, load(column + n * kPanel<C>));
+      odd = max<C>(odd, load(column + (n + 1) * kPanel<C>));
+    }
+    if (n < count) even = max<C>(even, load(column + n * kPanel<C>));
+    const Vec<C> largest = max<C>(max_[j], max<C>(even, odd) * scale);
     rescale_[j] = exp2(max_[j] - largest);
     max_[j] = largest;
     Vec<C> sum = sum_[j] * rescale_[j];
     if (args_.row_ids) {
-      for (int64_t n = 0; n < count; ++n) {
-        C* at = column + n * kPanel<C>;
-        const Vec<C> weight = exp2(load(at) * scale - largest);
+      const uint32_t* keys = keys32_ + j * L;
+      weigh(column, count, [&](int64_t i) {
+        const Vec<C> weight = exp2(load(column + i * kPanel<C>) * scale - largest);
         sum += weight;
-        store(at, weight * dropout_factors(args_.mask, keys32_ + j * kLanes<C>,
-                                           static_cast<uint32_t>(key + n), C{}));
-      }
+        return weight * dropout_factors(args_.mask, keys, static_cast<uint32_t>(key + i), C{});
+      });
     } else {
-      for (int64_t n = 0; n < count; ++n) {
-        C* at = column + n * kPanel<C>;
-        const Vec<C> weight = exp2(load(at) * scale - largest);
+      weigh(column, count, [&](int64_t i) {
+        const Vec<C> weight = exp2(load(column + i * kPanel<C>) * scale - largest);
         sum += weight;
-        store(at, weight);
-      }
+        return weight;
+      });
     }
     sum_[j] = sum;
+  }
+
+  // Puts the weights of `count` keys in the place of the scores, in pairs where the operands are.
+  template <class F>
+  static void weigh(C* column, int64_t count, F&& weight) {
+    if constexpr (kDepth == 1) {
+      for (int64_t n = 0; n < count; ++n) store(column + n * kPanel<C>, weight(n));
+    } else {
+      auto* to = reinterpret_cast<Element*>(column);
+      int64_t n = 0;
+      for (; n + 1 < count; n += 2, to += kPanel<C>) {
+        const Vec<C> first = weight(n);
+        store(to, Operands::along_column(first, weight(n + 1)));
+      }
+      if (n < count) store(to, Operands::along_column(weight(n), Vec<C>{}));
+    }
   }
 
   const AttentionArgs& args_;
   AttentionUnit<T> unit_;
   int64_t first_, last_, keys_, padded_keys_;
-  Scratch<C> scratch_;
+  int64_t next_unit_;      // that this thread will probably do next, or -1
+  int64_t packed_ = 0;     // keys that have been packed
   Element *k_, *v_;        // [padded_keys, dim] numbers: k by row, v by column
-  C* rows_;                // [kPanel, dim]
+  Element* q_;             // [kPanel, row_elements]
   Element* q_transposed_;  // [row_elements, kPanel]
+  C* o_;                   // [kPanel, dim]
   C* o_transposed_;        // [dim, kPanel]
   C* scores_;              // [kKeys, kPanel]
+  C* spare_;
+  RowPrefetch prefetch_;
   Vec<C> max_[2], sum_[2], rescale_[2];
   alignas(kVectorBytes) uint32_t keys32_[kPanel<C>] = {};
 };
@@ -181,14 +255,18 @@ void forward(const AttentionArgs& a) {
   const int64_t units = a.batch * a.kv_heads, panels = (a.sequence + kPanel<C> - 1) / kPanel<C>;
   if (units == 0 || panels == 0) return;
   // Cut the queries of a unit only as far as the threads need it: each slice packs K and V again.
-  const int64_t wanted = 4 * static_cast<int64_t>(available_threads());
-  const int64_t slices = std::clamp<int64_t>((wanted + units - 1) / units, 1, panels);
+  const int64_t threads = available_threads();
+  const int64_t slices = std::clamp<int64_t>((4 * threads + units - 1) / units, 1, panels);
   const int64_t per_slice = (panels + slices - 1) / slices * kPanel<C>;
+  const Scratch<C> scratch(threads, Forward<T>::scratch(a));
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < units * slices; ++i) {
     const int64_t slice = slices - 1 - i / units;  // the longest (causal) first
     const int64_t first = slice * per_slice;
-    if (first < a.sequence) Forward<T>(a, i % units, first, first + per_slice).run();
+    if (first < a.sequence)
+      Forward<T>(a, i % units, first, first + per_slice,
+                 slices == 1 && i + threads < units ? i + threads : -1, scratch.of_this_thread())
+          .run();
   }
 }
 

@@ -1,10 +1,11 @@
 // Blockwise attention, backward, on the CPU. The weights are computed again from q, k and the saved
 // log-sum-exp, so nothing of size [sequence, sequence] is kept. One unit is a key-value head of one
 // sample; its K, V, dK and dV stay packed in the caches while tiles of kPanels * kPanel queries
-// pass by: five products per (queries, keys) tile, 10 * head_dim operations per score. With too few
-// units for the threads, dQ is made by slices of queries and dK, dV by slices of keys (seven
-// products instead of five). Every sum has one owner and one order in both ways, so the result is
-// the same to the last bit and does not depend on the number of threads.
+// pass by: five products per (queries, keys) tile, 10 * head_dim operations per score. Scores above
+// the diagonal are left out by vectors of queries. With too few units for the threads, dQ is made
+// by slices of queries and dK, dV by slices of keys (seven products instead of five). Every sum has
+// one owner and one order in both ways, so the result is the same to the last bit and does not
+// depend on the number of threads.
 #include "core/ops/attention.h"
 #include "core/ops/cpu/attention_tiles.h"
 
@@ -29,8 +30,10 @@ class Backward {
   using Operands = typename OperandsOf<T>::type;
   using Element = typename Operands::Element;
   static constexpr int kDepth = Operands::kDepth;
+  static constexpr int64_t L = kLanes<C>;
 
-  Backward(const AttentionBackwardArgs& args, int64_t unit, const Range& range)
+  Backward(const AttentionBackwardArgs& args, int64_t unit, const Range& range, int64_t next_unit,
+           typename Scratch<C>::Part scratch)
       : grad_(args),
         args_(args.forward),
         unit_(args.forward, unit),
@@ -38,45 +41,43 @@ class Backward {
         last_key_(std::min(range.last_key, unit_.key_limit(range.last_query))),
         keys_(std::max<int64_t>(0, last_key_ - range.first_key)),
         padded_keys_(round_up(keys_, kMicroRows)),
-        scratch_(6 * padded_keys_ * unit_.padded_dim + 8 * kTile<C> * unit_.padded_dim +
-                 4 * kKeys * kTile<C> + 2 * kTile<C>) {
-    const int64_t dim = unit_.padded_dim;
-    k_ = scratch_.take(padded_keys_ * dim);
-    v_ = scratch_.take(padded_keys_ * dim);
-    k_columns_ = other_form(k_, padded_keys_ * dim);
+        next_unit_(next_unit) {
+    const int64_t dim = unit_.padded_dim, width = row_elements();
+    auto elements = [&](int64_t n) { return scratch.template take<Element>(n); };
+    // Another form of an operand; the operand itself where its forms are the same.
+    auto other_form = [&](Element* of, int64_t n) { return kDepth == 1 ? of : elements(n); };
+    k_ = elements(padded_keys_ * width);
+    k_columns_ = other_form(k_, padded_keys_ * width);
+    v_ = elements(padded_keys_ * width);
     if (range.want_dkv) {
-      dk_ = scratch_.take(padded_keys_ * dim);
-      dv_ = scratch_.take(padded_keys_ * dim);
+      dk_ = scratch.take(padded_keys_ * dim);
+      dv_ = scratch.take(padded_keys_ * dim);
     }
-    q_ = scratch_.take(kTile<C> * dim);
-    dout_ = scratch_.take(kTile<C> * dim);
-    out_ = scratch_.take(kTile<C> * dim);
-    q_columns_ = other_form(q_, kTile<C> * dim);
-    dout_columns_ = other_form(dout_, kTile<C> * dim);
-    q_transposed_ = scratch_.template take<Element>(kTile<C> * dim / kDepth);
-    dout_transposed_ = scratch_.template take<Element>(kTile<C> * dim / kDepth);
-    dq_transposed_ = scratch_.take(kTile<C> * dim);
-    weights_ = scratch_.take(kKeys * kTile<C>);
-    dscores_ = scratch_.take(kKeys * kTile<C>);
-    weight_rows_ = other_form(weights_, kKeys * kTile<C>);
-    dscore_rows_ = other_form(dscores_, kKeys * kTile<C>);
-    dscore_columns_ = other_form(dscores_, kKeys * kTile<C>);
-    lse_ = scratch_.take(kTile<C>);
-    delta_ = scratch_.take(kTile<C>);
+    q_ = elements(kTile<C> * width);
+    q_columns_ = other_form(q_, kTile<C> * width);
+    q_transposed_ = elements(kTile<C> * width);
+    dout_ = elements(kTile<C> * width);
+    dout_columns_ = other_form(dout_, kTile<C> * width);
+    dout_transposed_ = elements(kTile<C> * width);
+    dq_transposed_ = scratch.take(kTile<C> * dim);
+    dq_ = scratch.take(kPanel<C> * dim);
+    weights_ = scratch.take(kKeys * kStride);
+    dscores_ = scratch.take(kKeys * kStride);
+    weight_rows_ = other_form(reinterpret_cast<Element*>(weights_), kKeys * kTile<C> / kDepth);
+    dscore_rows_ = other_form(reinterpret_cast<Element*>(dscores_), kKeys * kTile<C> / kDepth);
+    dscore_columns_ = other_form(reinterpret_cast<Element*>(dscores_), kKeys * kTile<C> / kDepth);
+    lse_ = scratch.take(kTile<C>);
+    delta_ = scratch.take(kTile<C>);
+    spare_ = scratch.take(2 * dim);
+  }
+  // Elements of scratch memory that one piece of work with so many keys takes at most.
+  static int64_t scratch(const AttentionArgs& args, int64_t keys) {
+    const int64_t dim = AttentionUnit<T>(args, 0).padded_dim;
+    return 5 * round_up(keys, kMicroRows) * dim + 8 * kTile<C> * dim + 5 * kKeys * kTile<C> +
+           2 * kTile<C> + 2 * dim;
   }
 
   void run() {
-    const T* qkv = static_cast<const T*>(args_.qkv);
-    const int64_t dim = unit_.padded_dim, k0 = range_.first_key, k1 = k0 + keys_;
-    pack_rows(unit_.k_rows(qkv), k0, k1, padded_keys_, args_.head_dim, dim, unit_.rotary, k_);
-    pack_rows(unit_.v_rows(qkv), k0, k1, padded_keys_, args_.head_dim, dim, {}, v_);
-    Operands::by_column(padded_keys_, dim, k_, dim, k_columns_, dim);
-    Operands::by_row(padded_keys_, dim, k_, dim, as_elements(k_), row_elements());
-    Operands::by_row(padded_keys_, dim, v_, dim, as_elements(v_), row_elements());
-    if (range_.want_dkv) {
-      std::fill_n(dk_, padded_keys_ * dim, C(0));
-      std::fill_n(dv_, padded_keys_ * dim, C(0));
-    }
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = range_.first_query; q < range_.last_query; q += kTile<C>) tile(head, q);
@@ -85,13 +86,28 @@ class Backward {
   }
 
  private:
-  static Element* as_elements(C* x) { return reinterpret_cast<Element*>(x); }
-  // Room for another form of a matrix; the matrix itself where its forms are the same.
-  Element* other_form(C* matrix, int64_t numbers) {
-    if constexpr (kDepth == 1) return matrix;
-    return scratch_.template take<Element>(numbers / kDepth);
-  }
+  // The scores' weights and gradients stand where they are computed if their forms are the same;
+  // if not, only a panel of them at a time, on the way to the operands.
+  static constexpr int64_t kStride = kDepth == 1 ? kTile<C> : kPanel<C>;
+
   int64_t row_elements() const { return unit_.padded_dim / kDepth; }
+
+  // The keys and values up to `end` that have not been packed yet.
+  void pack_keys(int64_t end) {
+    const int64_t dim = unit_.padded_dim, width = row_elements(), count = args_.head_dim;
+    const int64_t begin = range_.first_key + packed_;
+    if (end <= begin) return;
+    const T* qkv = static_cast<const T*>(args_.qkv);
+    const auto k = unit_.k_rows(qkv), v = unit_.v_rows(qkv);
+    const int64_t rows = (end == last_key_ ? padded_keys_ : end - range_.first_key) - packed_;
+    const int64_t at = packed_ * width;
+    pack_by_row<Operands>(k, begin, end, rows, count, dim, unit_.rotary, spare_, k_ + at);
+    if (kDepth > 1)
+      pack_by_column<Operands>(k, begin, end, rows, count, dim, unit_.rotary, spare_,
+                               k_columns_ + at);
+    pack_by_row<Operands>(v, begin, end, rows, count, dim, RotaryRows<C>{}, spare_, v_ + at);
+    packed_ = end - range_.first_key;
+  }
 
   void write_key_gradients() {
     T* dqkv = static_cast<T*>(grad_.dqkv);
@@ -117,122 +133,229 @@ class Backward {
     }
     const int64_t limit = std::min(last_key_, unit_.key_limit(real_end));
     if (real_end == first || limit <= range_.first_key) return;
+    pack_keys(limit);
     load_tile(head, first, real_end);
+    expect_rows(head, first, end, limit);
     if (range_.want_dq) std::fill_n(dq_transposed_, columns_ * dim, C(0));
     for (int64_t key = range_.first_key; key < limit; key += kKeys)
       block(first, key, std::min(kKeys, limit - key));
+    summed_ = std::max(summed_, round_up(limit - range_.first_key, kMicroRows));
     if (!range_.want_dq) return;
     for (int64_t column = 0; column < columns_; column += kPanel<C>) {
       const int64_t begin = first + column;
-      transpose(dim, kPanel<C>, dq_transposed_ + column * dim, kPanel<C>, out_, dim);
-      unpack_rows(out_, dim, begin, std::min(begin + kPanel<C>, real_end), args_.head_dim,
+      transpose(dim, kPanel<C>, dq_transposed_ + column * dim, kPanel<C>, dq_, dim);
+      unpack_rows(dq_, dim, begin, std::min(begin + kPanel<C>, real_end), args_.head_dim,
                   unit_.rotary, static_cast<C>(args_.scale), grad_.accumulate, dq);
     }
   }
 
-  // q and dO in both orientations, and per query the log-sum-exp and delta = dO . O.
+  // q and dO in all forms, and per query the log-sum-exp and delta = dO . O.
   void load_tile(int64_t head, int64_t first, int64_t end) {
-    const int64_t dim = unit_.padded_dim, count = end - first;
-    columns_ = round_up(count, kPanel<C>);
-    pack_rows(unit_.q_rows(static_cast<const T*>(args_.qkv), head), first, end, columns_,
-              args_.head_dim, dim, unit_.rotary, q_);
-    pack_rows(unit_.output_rows(static_cast<const T*>(grad_.doutput), head), first, end, columns_,
-              args_.head_dim, dim, {}, dout_);
-    pack_rows(unit_.output_rows(static_cast<const T*>(args_.output), head), first, end, columns_,
-              args_.head_dim, dim, {}, out_);
+    columns_ = round_up(end - first, kPanel<C>);
+    const auto q = unit_.q_rows(static_cast<const T*>(args_.qkv), head);
+    const auto dout = unit_.output_rows(static_cast<const T*>(grad_.doutput), head);
+    const auto out = unit_.output_rows(static_cast<const T*>(args_.output), head);
+    all_forms(q, first, end, unit_.rotary, q_, q_columns_, q_transposed_);
+    all_forms(dout, first, end, {}, dout_, dout_columns_, dout_transposed_);
     for (int64_t i = 0; i < columns_; ++i) {
-      Vec<C> product{};
-      for (int64_t d = 0; d < dim; d += kLanes<C>)
-        product += load(dout_ + i * dim + d) * load(out_ + i * dim + d);
-      C sum = 0;
-      for (int l = 0; l < kLanes<C>; ++l) sum += product[l];
-      delta_[i] = sum;
+      const int64_t t = first + i;
+      delta_[i] = t < end ? row_product(dout.row(t), out.row(t), args_.head_dim) : C(0);
       // Lanes without a query get weight 0.
-      lse_[i] = i < count ? unit_.lse(head)[first + i] : C(1e30);
+      lse_[i] = t < end ? unit_.lse(head)[t] : C(1e30);
     }
-    both_forms(q_, q_columns_, q_transposed_);
-    both_forms(dout_, dout_columns_, dout_transposed_);
-    if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, count, keys32_);
+    if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, end - first, keys32_);
   }
 
-  // From rows of queries [columns_, dim]: right operands with the queries, or with the head's
+  // From the rows [first, end) of queries: right operands with the queries, or with the head's
   // dimensions, along the depth.
-  void both_forms(C* rows, Element* columns, Element* transposed) {
+  void all_forms(const HeadRows<const T>& from, int64_t first, int64_t end,
+                 const RotaryRows<C>& rotary, Element* rows, Element* columns,
+                 Element* transposed) {
     const int64_t dim = unit_.padded_dim, width = row_elements();
-    Operands::by_column(columns_, dim, rows, dim, columns, dim);
-    Operands::by_row(columns_, dim, rows, dim, as_elements(rows), width);
+    pack_by_row<Operands>(from, first, end, columns_, args_.head_dim, dim, rotary, spare_, rows);
+    if (kDepth > 1)
+      pack_by_column<Operands>(from, first, end, columns_, args_.head_dim, dim, rotary, spare_,
+                               columns);
     for (int64_t p = 0; p < columns_; p += kPanel<C>)
-      transpose(kPanel<C>, width, as_elements(rows) + p * width, width, transposed + p * width,
-                kPanel<C>);
+      transpose(kPanel<C>, width, rows + p * width, width, transposed + p * width, kPanel<C>);
+  }
+
+  // Has the rows that are read next, and those that are written after this tile, fetched during its
+  // products.
+  void expect_rows(int64_t head, int64_t first, int64_t end, int64_t limit) {
+    const T* qkv = static_cast<const T*>(args_.qkv);
+    T* dqkv = static_cast<T*>(grad_.dqkv);
+    prefetch_.clear(args_.head_dim * static_cast<int64_t>(sizeof(T)));
+    if (range_.want_dq) prefetch_.add(unit_.q_rows(dqkv, head), first, end);
+    if (end < range_.last_query) {
+      const int64_t next_end = std::min(end + kTile<C>, range_.last_query);
+      expect_queries(unit_, head, end, next_end);
+      if (packed_ < keys_) {
+        prefetch_.add(unit_.k_rows(qkv), end, next_end);
+        prefetch_.add(unit_.v_rows(qkv), end, next_end);
+      }
+    } else {
+      if (range_.want_dkv) {
+        prefetch_.add(unit_.k_rows(dqkv), range_.first_key, last_key_);
+        prefetch_.add(unit_.v_rows(dqkv), range_.first_key, last_key_);
+      }
+      if (next_unit_ >= 0) {
+        const AttentionUnit<T> next(args_, next_unit_);
+        expect_queries(next, next.kv_head * next.group, 0, kTile<C>);
+        prefetch_.add(next.k_rows(qkv), 0, kTile<C>);
+        prefetch_.add(next.v_rows(qkv), 0, kTile<C>);
+      }
+    }
+    const int64_t groups = round_up(limit - range_.first_key, kMicroRows) / kMicroRows;
+    const int64_t blocks = (limit - range_.first_key + kKeys - 1) / kKeys;
+    prefetch_.spread(columns_ / kPanel<C> * (groups + blocks * unit_.padded_dim / kMicroRows) +
+                     groups);
+  }
+  void expect_queries(const AttentionUnit<T>& unit, int64_t head, int64_t begin, int64_t end) {
+    prefetch_.add(unit.q_rows(static_cast<const T*>(args_.qkv), head), begin, end);
+    prefetch_.add(unit.output_rows(static_cast<const T*>(grad_.doutput), head), begin, end);
+    prefetch_.add(unit.output_rows(static_cast<const T*>(args_.output), head), begin, end);
   }
 
   void block(int64_t first, int64_t key, int64_t count) {
-    const int64_t dim = unit_.padded_dim, place = key - range_.first_key;
-    const int64_t rows = round_up(count, kMicroRows);
     for (int64_t column = 0; column < columns_; column += kPanel<C>)
       panel(first + column, column, key, count);
     if (!range_.want_dkv) return;
-    Operands::by_row(rows, columns_, weights_, kTile<C>, weight_rows_, kTile<C> / kDepth);
-    Operands::by_row(rows, columns_, dscores_, kTile<C>, dscore_rows_, kTile<C> / kDepth);
-    tile_product<Left::row_major, Write::accumulate>(rows, dim, columns_ / kDepth, weight_rows_,
-                                                     kTile<C> / kDepth, dout_columns_, dim,
-                                                     dv_ + place * dim, dim);
-    tile_product<Left::row_major, Write::accumulate>(rows, dim, columns_ / kDepth, dscore_rows_,
-                                                     kTile<C> / kDepth, q_columns_, dim,
-                                                     dk_ + place * dim, dim);
+    for (int64_t n = 0; n < count; n += kMicroRows) {
+      prefetch_.some();
+      // Keys that no query has met yet: their sums begin here.
+      if (key + n - range_.first_key >= summed_) {
+        add_to_keys<Write::overwrite>(first, key, n);
+      } else {
+        add_to_keys<Write::accumulate>(first, key, n);
+      }
+    }
+  }
+
+  // dV and dK of the kMicroRows keys from key + n: sums over the tile's queries that see them.
+  template <Write kWrite>
+  void add_to_keys(int64_t first, int64_t key, int64_t n) {
+    constexpr int64_t kWidth = kTile<C> / kDepth;
+    const int64_t dim = unit_.padded_dim, to = (key + n - range_.first_key) * dim;
+    const int64_t begin = (args_.causal ? std::max<int64_t>(0, key + n - first) : 0) / kDepth;
+    const int64_t depth = columns_ / kDepth - begin;
+    tile_product<Left::row_major, kWrite>(kMicroRows, dim, depth, weight_rows_ + n * kWidth + begin,
+                                          kWidth, dout_columns_ + begin * dim, dim, dv_ + to, dim);
+    tile_product<Left::row_major, kWrite>(kMicroRows, dim, depth, dscore_rows_ + n * kWidth + begin,
+                                          kWidth, q_columns_ + begin * dim, dim, dk_ + to, dim);
   }
 
   // Weights, the scores' gradients and dQ of the panel of queries from `begin`, which stand in the
   // tile's columns from `column`.
   void panel(int64_t begin, int64_t column, int64_t key, int64_t count) {
     const int64_t dim = unit_.padded_dim, width = row_elements(), place = key - range_.first_key;
-    const int64_t rows = round_up(count, kMicroRows);
-    // Keys of this block that some query of the panel sees; the others' weights are 0.
-    const int64_t visible = std::clamp<int64_t>(unit_.key_limit(begin + kPanel<C>) - key, 0, count);
-    const int64_t visible_rows = round_up(visible, kMicroRows);
-    tile_product<Left::row_major, Write::overwrite>(
-        visible_rows, kPanel<C>, width, as_elements(k_) + place * width, width,
-        q_transposed_ + column * width, kPanel<C>, weights_ + column, kTile<C>);
-    tile_product<Left::row_major, Write::overwrite>(
-        visible_rows, kPanel<C>, width, as_elements(v_) + place * width, width,
-        dout_transposed_ + column * width, kPanel<C>, dscores_ + column, kTile<C>);
-    for (int64_t j = 0; j < kPanel<C>; j += kLanes<C>) {
-      softmax_gradient(column + j, begin + j, key, visible);
-      for (int64_t n = visible; n < rows; ++n) {
-        store(weights_ + n * kTile<C> + column + j, Vec<C>{});
-        store(dscores_ + n * kTile<C> + column + j, Vec<C>{});
+    int64_t seen[2];  // keys of this block that some query of the vector sees
+    for (int j = 0; j < 2; ++j)
+      seen[j] = std::clamp<int64_t>(unit_.key_limit(begin + (j + 1) * L) - key, 0, count);
+    const int64_t at = kDepth == 1 ? column : 0;
+    for (int64_t n = 0; n < seen[1]; n += kMicroRows) {
+      prefetch_.some();
+      const Element *k = k_ + (place + n) * width, *v = v_ + (place + n) * width;
+      const Element *q = q_transposed_ + column * width, *dout = dout_transposed_ + column * width;
+      C *scores = weights_ + n * kStride + at, *dweights = dscores_ + n * kStride + at;
+      if (n < seen[0]) {
+        micro_product<Left::row_major, Write::overwrite, 2>(width, 0, k, width, q, kPanel<C>,
+                                                            scores, kStride);
+        micro_product<Left::row_major, Write::overwrite, 2>(width, 0, v, width, dout, kPanel<C>,
+                                                            dweights, kStride);
+      } else {
+        micro_product<Left::row_major, Write::overwrite, 1>(width, 0, k, width, q + L, kPanel<C>,
+                                                            scores + L, kStride);
+        micro_product<Left::row_major, Write::overwrite, 1>(width, 0, v, width, dout + L, kPanel<C>,
+                                                            dweights + L, kStride);
       }
     }
-    if (!range_.want_dq || visible == 0) return;
-    const int64_t depth = round_up(visible, kDepth);
-    Operands::by_column(depth, kPanel<C>, dscores_ + column, kTile<C>, dscore_columns_ + column,
-                        kTile<C>);
-    tile_product<Left::column_major, Write::accumulate>(
-        dim, kPanel<C>, depth / kDepth, k_columns_ + place / kDepth * dim, dim,
-        dscore_columns_ + column, kTile<C>, dq_transposed_ + column * dim, kPanel<C>);
+    softmax_gradient(begin, column, key, seen);
+    if (!range_.want_dq || seen[1] == 0) return;
+    const int64_t both = round_up(seen[0], kDepth) / kDepth;
+    const int64_t last = round_up(seen[1], kDepth) / kDepth;
+    for (int64_t d = 0; d < dim; d += kMicroRows) {
+      prefetch_.some();
+      micro_product<Left::column_major, Write::accumulate, 2>(
+          both, last - both, k_columns_ + place * width + d, dim, dscore_columns_ + column,
+          kTile<C>, dq_transposed_ + column * dim + d * kPanel<C>, kPanel<C>);
+    }
   }
 
-  // For one vector-wide column: weights P = 2^(s - lse), then dropped out; dS = P * (dP - delta).
-  void softmax_gradient(int64_t column, int64_t first, int64_t key, int64_t count) {
-    const bool diagonal = args_.causal && key + count - 1 > first;
-    const Vec<C> lse = load(lse_ + column), delta = load(delta_ + column);
+  // What the elementwise steps need of one vector of queries.
+  struct Queries {
+    int64_t first;  // position of lane 0
+    Vec<C> lse, delta;
+    const uint32_t* keys32;
+    C *weights, *dscores;  // its column of the scores and of the weights' gradients
+  };
+  struct Gradients {
+    Vec<C> weight, dscore;
+  };
+
+  // Weights P = 2^(s - lse), then dropped out; dS = P * (dP - delta).
+  template <bool kDiagonal>
+  Gradients gradients(const Queries& q, int64_t key, int64_t n, C scale) const {
+    Vec<C> weight = exp2(load(q.weights + n * kStride) * scale - q.lse);
+    if (kDiagonal) weight = hide_later_keys(weight, q.first, key + n, C(0));
+    Vec<C> dweight = load(q.dscores + n * kStride);
+    if (!args_.row_ids) return {weight, weight * (dweight - q.delta)};
+    const Vec<C> factor =
+        dropout_factors(args_.mask, q.keys32, static_cast<uint32_t>(key + n), C{});
+    return {weight * factor, weight * (dweight * factor - q.delta)};
+  }
+
+  // For a panel: operands of weights and of the scores' gradients, of `seen` keys for each vector,
+  // zero from there to the end of the products' rows.
+  void softmax_gradient(int64_t begin, int64_t column, int64_t key, const int64_t* seen) {
     const C scale = static_cast<C>(args_.scale * kLog2E);
-    for (int64_t n = 0; n < count; ++n) {
-      C* weight_at = weights_ + n * kTile<C> + column;
-      C* dscore_at = dscores_ + n * kTile<C> + column;
-      Vec<C> weight = exp2(load(weight_at) * scale - lse);
-      if (diagonal) weight = hide_later_keys(weight, first, key + n, C(0));
-      Vec<C> dweight = load(dscore_at);
-      if (args_.row_ids) {
-        const Vec<C> factor =
-            dropout_factors(args_.mask, keys32_ + column, static_cast<uint32_t>(key + n), C{});
-        store(weight_at, weight * factor);
-        dweight *= factor;
-      } else {
-        store(weight_at, weight);
-      }
-      store(dscore_at, weight * (dweight - delta));
+    const int64_t at = kDepth == 1 ? column : 0;
+    Queries q[2];
+    int64_t plain[2];  // keys that all of the vector's queries see
+    for (int j = 0; j < 2; ++j) {
+      const int64_t i = column + j * L, first = begin + j * L;
+      q[j] = {first,       load(lse_ + i),        load(delta_ + i),
+              keys32_ + i, weights_ + at + j * L, dscores_ + at + j * L};
+      plain[j] = args_.causal ? std::clamp<int64_t>(first + 1 - key, 0, seen[j]) : seen[j];
     }
+    if constexpr (kDepth == 1) {
+      for (int j = 0; j < 2; ++j) {
+        int64_t n = 0;
+        auto put = [&](Gradients g) {
+          store(q[j].weights + n * kStride, g.weight);
+          store(q[j].dscores + n * kStride, g.dscore);
+        };
+        for (; n < plain[j]; ++n) put(gradients<false>(q[j], key, n, scale));
+        for (; n < seen[j]; ++n) put(gradients<true>(q[j], key, n, scale));
+        for (; n < round_up(seen[j], kMicroRows); ++n) put(Gradients{});
+      }
+    } else {
+      const int64_t rows = round_up(seen[1], kMicroRows);
+      int64_t n = 0;
+      for (; n + 1 < std::min(plain[0], plain[1]); n += 2)
+        put_pairs(column, n, gradients<false>(q[0], key, n, scale),
+                  gradients<false>(q[1], key, n, scale), gradients<false>(q[0], key, n + 1, scale),
+                  gradients<false>(q[1], key, n + 1, scale));
+      auto one = [&](int j, int64_t i) {
+        return i < seen[j] ? gradients<true>(q[j], key, i, scale) : Gradients{};
+      };
+      for (; n < rows; n += 2)
+        put_pairs(column, n, one(0, n), one(1, n), one(0, n + 1), one(1, n + 1));
+    }
+  }
+
+  // The keys n (a0, a1: the panel's vectors) and n + 1 (b0, b1) in the forms of the operands.
+  void put_pairs(int64_t column, int64_t n, const Gradients& a0, const Gradients& a1,
+                 const Gradients& b0, const Gradients& b1) {
+    constexpr int64_t kWidth = kTile<C> / kDepth;
+    const int64_t at = n * kWidth + column / kDepth;
+    store(weight_rows_ + at, Operands::along_row(a0.weight, a1.weight));
+    store(weight_rows_ + at + kWidth, Operands::along_row(b0.weight, b1.weight));
+    store(dscore_rows_ + at, Operands::along_row(a0.dscore, a1.dscore));
+    store(dscore_rows_ + at + kWidth, Operands::along_row(b0.dscore, b1.dscore));
+    Element* columns = dscore_columns_ + n / kDepth * kTile<C> + column;
+    store(columns, Operands::along_column(a0.dscore, b0.dscore));
+    store(columns + L, Operands::along_column(a1.dscore, b1.dscore));
   }
 
   const AttentionBackwardArgs& grad_;
@@ -240,19 +363,22 @@ class Backward {
   AttentionUnit<T> unit_;
   Range range_;
   int64_t last_key_, keys_, padded_keys_;
-  Scratch<C> scratch_;
+  int64_t next_unit_;    // that this thread will probably do next, or -1
+  int64_t packed_ = 0;   // keys of the range that have been packed
+  int64_t summed_ = 0;   // keys of the range whose gradients have begun
   int64_t columns_ = 0;  // of the tile that are in use: queries, rounded up to panels
   // Operands that multiply along the head's dimensions stand by row, the others by column.
-  C *k_, *v_;                                 // [padded_keys, dim], by row once packed
-  Element* k_columns_;                        // [padded_keys, dim] numbers
-  C *dk_ = nullptr, *dv_ = nullptr;           // [padded_keys, dim]
-  C *q_, *dout_, *out_;                       // [kTile, dim]
-  Element *q_columns_, *dout_columns_;        // [kTile, dim] numbers
-  Element *q_transposed_, *dout_transposed_;  // [kPanels, row_elements, kPanel]
-  C* dq_transposed_;                          // [kPanels, dim, kPanel]
-  C *weights_, *dscores_;                     // [kKeys, kTile]
-  Element *weight_rows_, *dscore_rows_, *dscore_columns_;
+  Element *k_, *k_columns_, *v_;                     // [padded_keys, dim] numbers
+  C *dk_ = nullptr, *dv_ = nullptr;                  // [padded_keys, dim]
+  Element *q_, *q_columns_, *dout_, *dout_columns_;  // [kTile, dim] numbers
+  Element *q_transposed_, *dout_transposed_;         // [kPanels, row_elements, kPanel]
+  C *dq_transposed_, *dq_;                           // [kPanels, dim, kPanel], [kPanel, dim]
+  C *weights_, *dscores_;                            // [kKeys, kStride]
+  Element *weight_rows_, *dscore_rows_;              // [kKeys, kTile] numbers
+  Element* dscore_columns_;
   C *lse_, *delta_;  // [kTile]
+  C* spare_;
+  RowPrefetch prefetch_;
   alignas(kVectorBytes) uint32_t keys32_[kTile<C>] = {};
 };
 
@@ -265,10 +391,13 @@ void backward(const AttentionBackwardArgs& args) {
   const int64_t threads = available_threads();
   const double whole = static_cast<double>((units + threads - 1) / threads);
   const double sliced = 1.4 * static_cast<double>(units) / static_cast<double>(threads);
+  const Scratch<C> scratch(threads, Backward<T>::scratch(a, length));
   if (whole <= sliced || length < 2 * kTile<C>) {
 #pragma omp parallel for schedule(dynamic)
     for (int64_t unit = 0; unit < units; ++unit)
-      Backward<T>(args, unit, {0, length, 0, length, true, true}).run();
+      Backward<T>(args, unit, {0, length, 0, length, true, true},
+                  unit + threads < units ? unit + threads : -1, scratch.of_this_thread())
+          .run();
     return;
   }
   const int64_t tiles = (length + kTile<C> - 1) / kTile<C>;
@@ -278,17 +407,16 @@ void backward(const AttentionBackwardArgs& args) {
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < 2 * units * slices; ++i) {
     const int64_t unit = i / 2 % units, slice = i / 2 / units;
-    if (i % 2 == 0) {  // dQ, the longest (causal) first
-      const int64_t first = (slices - 1 - slice) * step;
-      if (first < length)
-        Backward<T>(args, unit, {first, std::min(first + step, length), 0, length, true, false})
-            .run();
+    Range range{0, length, 0, length, i % 2 == 0, i % 2 != 0};
+    if (range.want_dq) {  // the longest (causal) first
+      range.first_query = (slices - 1 - slice) * step;
+      range.last_query = std::min(range.first_query + step, length);
     } else {
-      const int64_t first = slice * key_step;
-      if (first < length)
-        Backward<T>(args, unit, {0, length, first, std::min(first + key_step, length), false, true})
-            .run();
+      range.first_key = slice * key_step;
+      range.last_key = std::min(range.first_key + key_step, length);
     }
+    if (range.first_query < length && range.first_key < length)
+      Backward<T>(args, unit, range, -1, scratch.of_this_thread()).run();
   }
 }
 

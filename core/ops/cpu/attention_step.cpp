@@ -27,8 +27,7 @@ void append(const AttentionStepArgs& a) {
     T* to_k = static_cast<T*>(a.k) + a.start * cols + h * a.head_dim;
     T* to_v = static_cast<T*>(a.v) + a.start * cols + h * a.head_dim;
     for (int64_t t = 0; t < a.rows; ++t) {
-      pack_rows(HeadRows<const T>{k, stride}, t, t + 1, 1, a.head_dim, a.head_dim, rotary,
-                row.data());
+      pack_row(HeadRows<const T>{k, stride}, t, a.head_dim, a.head_dim, rotary, row.data());
       for (int64_t i = 0; i < a.head_dim; ++i) to_k[t * cols + i] = T(row[static_cast<size_t>(i)]);
       std::copy_n(v + t * stride, a.head_dim, to_v + t * cols);
     }
@@ -48,8 +47,8 @@ void attend(const AttentionStepArgs& a, int64_t row, int64_t head) {
     rotary.sines += a.start * half;
   }
   std::vector<C> q(static_cast<size_t>(a.head_dim)), scores(static_cast<size_t>(seen));
-  pack_rows(HeadRows<const T>{static_cast<const T*>(a.qkv) + head * a.head_dim, stride}, row,
-            row + 1, 1, a.head_dim, a.head_dim, rotary, q.data());
+  pack_row(HeadRows<const T>{static_cast<const T*>(a.qkv) + head * a.head_dim, stride}, row,
+           a.head_dim, a.head_dim, rotary, q.data());
   C largest = -std::numeric_limits<C>::infinity(), sum = 0;
   for (int64_t n = 0; n < seen; ++n) {
     const T* k = static_cast<const T*>(a.k) + n * cols + column;

@@ -50,53 +50,187 @@ struct RotaryRows {
   const C* sines = nullptr;
 };
 
-// Scratch memory of one thread, aligned to the widest vectors.
+// Working memory of all threads, each part aligned to the widest vectors. Made before the threads
+// part, since an exception must not leave a parallel region.
 template <class C>
 class Scratch {
  public:
-  explicit Scratch(int64_t elements) : memory_(Tensor::empty({elements}, dtype_of<C>())) {
-    next_ = memory_.template data<C>();
-  }
-  template <class E = C>
-  E* take(int64_t elements) {
-    static_assert(sizeof(E) == sizeof(C));
-    C* at = next_;
-    next_ += round_up(elements, kLanes<C>);
-    return reinterpret_cast<E*>(at);
+  // Hands out pieces of one thread's part.
+  class Part {
+   public:
+    explicit Part(C* first) : next_(first) {}
+    template <class E = C>
+    E* take(int64_t elements) {
+      static_assert(sizeof(E) == sizeof(C));
+      C* at = next_;
+      next_ += round_up(elements, kLanes<C>);
+      return reinterpret_cast<E*>(at);
+    }
+
+   private:
+    C* next_;
+  };
+
+  Scratch(int64_t threads, int64_t elements)
+      : each_(round_up(elements, kLanes<C>)),
+        memory_(Tensor::empty({threads * each_}, dtype_of<C>())) {}
+  Part of_this_thread() const {
+#ifdef _OPENMP
+    const int64_t thread = omp_get_thread_num();
+#else
+    const int64_t thread = 0;
+#endif
+    return Part(memory_.template data<C>() + thread * each_);
   }
 
  private:
+  int64_t each_;
   Tensor memory_;
-  C* next_;
 };
 
-// to [padded_rows, padded_cols] = rotated rows [begin, end), zeros elsewhere.
-template <class T, class C>
-void pack_rows(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t padded_rows,
-               int64_t head_dim, int64_t padded_cols, const RotaryRows<C>& rotary, C* to) {
-  const int64_t half = head_dim / 2;
-  for (int64_t t = begin; t < end; ++t, to += padded_cols) {
-    const T* x = from.row(t);
-    if (rotary.cosines) {
-      const C* cosine = rotary.cosines + t * half;
-      const C* sine = rotary.sines + t * half;
-#pragma omp simd
-      for (int64_t i = 0; i < half; ++i) {
-        const C low = static_cast<C>(x[i]), high = static_cast<C>(x[i + half]);
-        to[i] = low * cosine[i] - high * sine[i];
-        to[i + half] = high * cosine[i] + low * sine[i];
-      }
-    } else {
-#pragma omp simd
-      for (int64_t i = 0; i < head_dim; ++i) to[i] = static_cast<C>(x[i]);
-    }
-    for (int64_t i = head_dim; i < padded_cols; ++i) to[i] = C(0);
+// Asks for rows that are read or written soon, a few at a time between products, so that their way
+// from memory takes no time of its own.
+class RowPrefetch {
+ public:
+  // Forgets what is left; `row_bytes` of every row are asked for.
+  void clear(int64_t row_bytes) {
+    sets_ = at_ = 0;
+    row_bytes_ = row_bytes;
   }
-  std::fill_n(to, (padded_rows - (end - begin)) * padded_cols, C(0));
+  // Rows [begin, end), at most kMost of them; a matrix that is not constant will be written.
+  template <class T>
+  void add(const HeadRows<T>& rows, int64_t begin, int64_t end) {
+    if (begin >= end || sets_ == kSets) return;
+    constexpr auto kSize = static_cast<int64_t>(sizeof(T));
+    set_[sets_++] = {reinterpret_cast<const char*>(rows.row(begin)), rows.stride * kSize,
+                     std::min(end - begin, kMost), !std::is_const_v<T>};
+  }
+  // Spreads what has been added over `calls` calls of some().
+  void spread(int64_t calls) {
+    int64_t rows = 0;
+    for (int i = 0; i < sets_; ++i) rows += set_[i].rows;
+    per_call_ = calls > 0 ? (rows + calls - 1) / calls : 0;
+  }
+  void some() {
+    for (int64_t n = per_call_; n > 0 && at_ < sets_; --n) {
+      Set& set = set_[at_];
+      const char* end = set.next + row_bytes_;
+      if (set.write) {
+        for (const char* p = set.next; p < end; p += 64) __builtin_prefetch(p, 1, 2);
+      } else {
+        for (const char* p = set.next; p < end; p += 64) __builtin_prefetch(p, 0, 2);
+      }
+      set.next += set.stride;
+      if (--set.rows == 0) ++at_;
+    }
+  }
+
+ private:
+  static constexpr int kSets = 8;
+  static constexpr int64_t kMost = 256;  // rows: more would push out what is worked on
+  struct Set {
+    const char* next;
+    int64_t stride, rows;
+    bool write;
+  };
+  Set set_[kSets];
+  int sets_ = 0, at_ = 0;
+  int64_t row_bytes_ = 0, per_call_ = 0;
+};
+
+// to [padded_cols] = the rotated row, then zeros.
+template <class T, class C>
+inline void pack_row(const HeadRows<const T>& from, int64_t t, int64_t head_dim,
+                     int64_t padded_cols, const RotaryRows<C>& rotary, C* to) {
+  const T* x = from.row(t);
+  int64_t i = 0;
+  if (rotary.cosines) {
+    const int64_t half = head_dim / 2;
+    const C* cosine = rotary.cosines + t * half;
+    const C* sine = rotary.sines + t * half;
+#pragma omp simd
+    for (int64_t d = 0; d < half; ++d) {
+      const C low = static_cast<C>(x[d]), high = static_cast<C>(x[d + half]);
+      to[d] = low * cosine[d] - high * sine[d];
+      to[d + half] = high * cosine[d] + low * sine[d];
+    }
+    i = head_dim;
+  } else {
+    for (; i + kLanes<C> <= head_dim; i += kLanes<C>) store_any(to + i, load_any(x + i));
+    for (; i < head_dim; ++i) to[i] = static_cast<C>(x[i]);
+  }
+  for (; i < padded_cols; ++i) to[i] = C(0);
 }
 
+// Rows [begin, end) of a head, rotated, as an operand with pairs along the rows, zeros in rows and
+// columns past them: to [padded_rows, padded_cols / kDepth]. `spare`: C [2, padded_cols].
+template <class Operands, class T, class C, class Element>
+void pack_by_row(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t padded_rows,
+                 int64_t head_dim, int64_t padded_cols, const RotaryRows<C>& rotary, C* spare,
+                 Element* to) {
+  const int64_t width = padded_cols / Operands::kDepth;
+  for (int64_t t = begin; t < end; ++t, to += width) {
+    if constexpr (Operands::kDepth == 1) {
+      pack_row(from, t, head_dim, padded_cols, rotary, to);
+    } else {
+      const bool whole = !rotary.cosines && head_dim == padded_cols;
+      if (!whole) pack_row(from, t, head_dim, padded_cols, rotary, spare);
+      for (int64_t i = 0; i < width; i += kLanes<C>) {
+        const auto* x = from.row(t) + 2 * i;
+        store(to + i,
+              whole ? load_any(reinterpret_cast<const Element*>(x))
+                    : Operands::along_row(load(spare + 2 * i), load(spare + 2 * i + kLanes<C>)));
+      }
+    }
+  }
+  std::fill_n(to, (padded_rows - (end - begin)) * width, Element(0));
+}
+
+// The same with pairs along the columns: to [padded_rows / kDepth, padded_cols].
+template <class Operands, class T, class C, class Element>
+void pack_by_column(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t padded_rows,
+                    int64_t head_dim, int64_t padded_cols, const RotaryRows<C>& rotary, C* spare,
+                    Element* to) {
+  if constexpr (Operands::kDepth == 1) {
+    pack_by_row<Operands>(from, begin, end, padded_rows, head_dim, padded_cols, rotary, spare, to);
+  } else {
+    int64_t t = begin;
+    for (; t < end; t += 2, to += padded_cols) {
+      if (!rotary.cosines && head_dim == padded_cols && t + 1 < end) {
+        for (int64_t i = 0; i < padded_cols; i += 2 * kLanes<C>)
+          Operands::along_column(from.row(t) + i, from.row(t + 1) + i, to + i);
+        continue;
+      }
+      C* next = spare + padded_cols;
+      pack_row(from, t, head_dim, padded_cols, rotary, spare);
+      if (t + 1 < end) {
+        pack_row(from, t + 1, head_dim, padded_cols, rotary, next);
+      } else {
+        std::fill_n(next, padded_cols, C(0));
+      }
+      for (int64_t i = 0; i < padded_cols; i += kLanes<C>)
+        store(to + i, Operands::along_column(load(spare + i), load(next + i)));
+    }
+    std::fill_n(to, (padded_rows - (t - begin)) / 2 * padded_cols, Element(0));
+  }
+}
+
+// The inner product of two rows.
+template <class T>
+inline Compute<T> row_product(const T* a, const T* b, int64_t n) {
+  using C = Compute<T>;
+  Vec<C> products{};
+  int64_t i = 0;
+  for (; i + kLanes<C> <= n; i += kLanes<C>) products += load_any(a + i) * load_any(b + i);
+  C sum = sum_lanes<C>(products);
+  for (; i < n; ++i) sum += static_cast<C>(a[i]) * static_cast<C>(b[i]);
+  return sum;
+}
+
+// y [head_dim] (+)= factor * from, rotated back. `from` is aligned.
 template <bool kAccumulate, class T, class C>
-void unpack_row(const C* from, const C* cosine, const C* sine, int64_t head_dim, C factor, T* y) {
+inline void unpack_row(const C* from, const C* cosine, const C* sine, int64_t head_dim, C factor,
+                       T* y) {
   const int64_t half = head_dim / 2;
   if (cosine) {
 #pragma omp simd
@@ -106,12 +240,17 @@ void unpack_row(const C* from, const C* cosine, const C* sine, int64_t head_dim,
       y[i] = T(kAccumulate ? static_cast<C>(y[i]) + low : low);
       y[i + half] = T(kAccumulate ? static_cast<C>(y[i + half]) + high : high);
     }
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < head_dim; ++i) {
-      const C value = factor * from[i];
-      y[i] = T(kAccumulate ? static_cast<C>(y[i]) + value : value);
-    }
+    return;
+  }
+  int64_t i = 0;
+  for (; i + kLanes<C> <= head_dim; i += kLanes<C>) {
+    Vec<C> value = factor * load(from + i);
+    if (kAccumulate) value += load_any(y + i);
+    store_any(y + i, value);
+  }
+  for (; i < head_dim; ++i) {
+    const C value = factor * from[i];
+    y[i] = T(kAccumulate ? static_cast<C>(y[i]) + value : value);
   }
 }
 

@@ -3,8 +3,7 @@
 // bf16 numbers that follow each other along the depth: twice the rate, f32 sums.
 #pragma once
 
-#include <array>
-
+#include "core/base/bfloat16.h"
 #include "core/ops/cpu/vector.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
@@ -26,8 +25,6 @@ template <class C>
 struct ExactOperands {
   using Element = C;
   static constexpr int kDepth = 1;  // numbers along the depth in one element
-  static void by_row(int64_t, int64_t, const C*, int64_t, C*, int64_t) {}
-  static void by_column(int64_t, int64_t, const C*, int64_t, C*, int64_t) {}
 };
 
 template <class C>
@@ -36,45 +33,35 @@ inline Vec<C> multiply_add(C left, Vec<C> right, Vec<C> sum) {
 }
 
 #if ADAGATE_BF16_PRODUCTS
-// Operands as pairs of bf16. `to` may be `from`: an element is read before its place is written.
+// Operands as pairs of bf16.
 struct Bf16Operands {
   using Element = uint32_t;
   static constexpr int kDepth = 2;
 
-  // Pairs along the rows: to [rows, cols / 2]; cols: a multiple of 32.
-  static void by_row(int64_t rows, int64_t cols, const float* from, int64_t from_stride,
-                     uint32_t* to, int64_t to_stride) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < cols; c += 32) {
-        const float* x = from + r * from_stride + c;
-        store(to + r * to_stride + c / 2, rounded(load(x), load(x + 16)));
-      }
-    }
+  // Pairs along a row: the numbers of `low`, then those of `high`.
+  static Vec<uint32_t> along_row(Vec<float> low, Vec<float> high) {
+    return std::bit_cast<Vec<uint32_t>>(
+        _mm512_cvtne2ps_pbh(std::bit_cast<__m512>(high), std::bit_cast<__m512>(low)));
   }
-  // Pairs along the columns: to [rows / 2, cols]; cols: a multiple of 16.
-  static void by_column(int64_t rows, int64_t cols, const float* from, int64_t from_stride,
-                        uint32_t* to, int64_t to_stride) {
-    alignas(64) static constexpr auto kInterleave = [] {
-      std::array<uint16_t, 32> index{};
-      for (uint16_t i = 0; i < 32; ++i) index[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
-      return index;
-    }();
-    const __m512i interleave = _mm512_load_si512(kInterleave.data());
-    for (int64_t r = 0; r < rows; r += 2) {
-      for (int64_t c = 0; c < cols; c += 16) {
-        const float* x = from + r * from_stride + c;
-        const auto both = std::bit_cast<__m512i>(rounded(load(x), load(x + from_stride)));
-        store(to + r / 2 * to_stride + c,
-              std::bit_cast<Vec<uint32_t>>(_mm512_permutexvar_epi16(interleave, both)));
-      }
-    }
+  // Pairs along the columns: of a row and the next one.
+  static Vec<uint32_t> along_column(Vec<float> row, Vec<float> next) {
+    const auto both = std::bit_cast<__m512i>(along_row(row, next));
+    return std::bit_cast<Vec<uint32_t>>(_mm512_permutexvar_epi16(interleaved(0, 16), both));
+  }
+  // Pairs along the columns of 32 columns of bf16 that stand anywhere; to: [32].
+  static void along_column(const bfloat16* row, const bfloat16* next, uint32_t* to) {
+    const __m512i a = _mm512_loadu_si512(row), b = _mm512_loadu_si512(next);
+    _mm512_store_si512(to, _mm512_permutex2var_epi16(a, interleaved(0, 32), b));
+    _mm512_store_si512(to + 16, _mm512_permutex2var_epi16(a, interleaved(16, 48), b));
   }
 
  private:
-  // 16 + 16 numbers to the nearest bf16.
-  static Vec<uint32_t> rounded(Vec<float> low, Vec<float> high) {
-    return std::bit_cast<Vec<uint32_t>>(
-        _mm512_cvtne2ps_pbh(std::bit_cast<__m512>(high), std::bit_cast<__m512>(low)));
+  // first, second, first + 1, second + 1, ...
+  static __m512i interleaved(uint16_t first, uint16_t second) {
+    Vec<uint16_t> index;
+    for (uint16_t i = 0; i < 32; ++i)
+      index[i] = static_cast<uint16_t>(i / 2 + (i % 2 ? second : first));
+    return std::bit_cast<__m512i>(index);
   }
 };
 
@@ -88,10 +75,11 @@ inline Vec<float> multiply_add(uint32_t left, Vec<uint32_t> right, Vec<float> su
 enum class Left { row_major, column_major };
 enum class Write { overwrite, accumulate };
 
-// kMicroRows x (kWide vectors) of tile_product, held in registers.
+// kMicroRows x (kWide vectors) of tile_product, held in registers. The last vector takes `more`
+// steps of depth beyond those of all: causal attention, where later queries see more keys.
 template <Left kLeft, Write kWrite, int kWide, class E, class C>
-inline void micro_product(int64_t depth, const E* a, int64_t lda, const E* b, int64_t ldb, C* c,
-                          int64_t ldc) {
+inline void micro_product(int64_t depth, int64_t more, const E* a, int64_t lda, const E* b,
+                          int64_t ldb, C* c, int64_t ldc) {
   constexpr int L = kLanes<C>;
   Vec<C> sum[kMicroRows][kWide];
 #pragma GCC unroll 8
@@ -110,6 +98,14 @@ inline void micro_product(int64_t depth, const E* a, int64_t lda, const E* b, in
       for (int j = 0; j < kWide; ++j) sum[i][j] = multiply_add(left, right[j], sum[i][j]);
     }
   }
+  for (int64_t k = depth; k < depth + more; ++k) {
+    const Vec<E> right = load(b + k * ldb + (kWide - 1) * L);
+#pragma GCC unroll 8
+    for (int i = 0; i < kMicroRows; ++i) {
+      const E left = kLeft == Left::row_major ? a[i * lda + k] : a[k * lda + i];
+      sum[i][kWide - 1] = multiply_add(left, right, sum[i][kWide - 1]);
+    }
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < kMicroRows; ++i)
 #pragma GCC unroll 2
@@ -125,11 +121,11 @@ inline void tile_product(int64_t rows, int64_t cols, int64_t depth, const E* a, 
   int64_t j = 0;
   for (; j + kWide <= cols; j += kWide)
     for (int64_t i = 0; i < rows; i += kMicroRows)
-      micro_product<kLeft, kWrite, 2>(depth, a + (kLeft == Left::row_major ? i * lda : i), lda,
+      micro_product<kLeft, kWrite, 2>(depth, 0, a + (kLeft == Left::row_major ? i * lda : i), lda,
                                       b + j, ldb, c + i * ldc + j, ldc);
   for (; j < cols; j += kLanes<C>)
     for (int64_t i = 0; i < rows; i += kMicroRows)
-      micro_product<kLeft, kWrite, 1>(depth, a + (kLeft == Left::row_major ? i * lda : i), lda,
+      micro_product<kLeft, kWrite, 1>(depth, 0, a + (kLeft == Left::row_major ? i * lda : i), lda,
                                       b + j, ldb, c + i * ldc + j, ldc);
 }
 

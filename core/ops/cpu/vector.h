@@ -5,7 +5,14 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
+
+#include "core/base/bfloat16.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace adagate {
 
@@ -35,6 +42,35 @@ template <class C>
 inline void store(C* to, Vec<C> value) {
   *reinterpret_cast<Vec<C>*>(to) = value;
 }
+
+// kLanes numbers that stand anywhere, bf16 as f32.
+template <class C>
+requires std::is_arithmetic_v<C>
+inline Vec<C> load_any(const C* from) {
+  Vec<C> x;
+  std::memcpy(&x, from, sizeof(x));
+  return x;
+}
+inline Vec<float> load_any(const bfloat16* from) {
+  typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+  Half bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return std::bit_cast<Vec<float>>(__builtin_convertvector(bits, Vec<uint32_t>) << 16);
+}
+template <class C>
+requires std::is_arithmetic_v<C>
+inline void store_any(C* to, Vec<C> value) {
+  std::memcpy(to, &value, sizeof(value));
+}
+// Rounds to nearest even, as bfloat16(float) does.
+inline void store_any(bfloat16* to, Vec<float> value) {
+#if defined(__AVX512BF16__)
+  const __m256bh bits = _mm512_cvtneps_pbh(std::bit_cast<__m512>(value));
+  std::memcpy(&to->bits, &bits, sizeof(bits));
+#else
+  for (int i = 0; i < kLanes<float>; ++i) to[i] = bfloat16(value[i]);
+#endif
+}
 template <class C>
 inline Vec<C> broadcast(C value) {
   return Vec<C>{} + value;
@@ -43,11 +79,29 @@ template <class C>
 inline Vec<C> max(Vec<C> a, Vec<C> b) {
   return a > b ? a : b;
 }
+// The sum of all lanes, by halves.
+template <class C, int kHalf = kLanes<C> / 2>
+inline C sum_lanes(Vec<C> x) {
+  if constexpr (kHalf == 0) {
+    return x[0];
+  } else {
+    Vec<std::conditional_t<sizeof(C) == 4, int32_t, int64_t>> other;
+    for (int i = 0; i < kLanes<C>; ++i) other[i] = i ^ kHalf;
+    return sum_lanes<C, kHalf / 2>(x + __builtin_shuffle(x, other));
+  }
+}
 
-// 2^x for x <= 126, relative error below 2e-7 in f32; 0 below -126.
+// 2^x for x <= 126, relative error below 2e-7 in f32; below -126 a denormal number or 0.
 inline Vec<float> exp2(Vec<float> x) {
+#if defined(__AVX512F__)
+  constexpr __mmask16 kAll = 0xffff;
+  // The masked forms, since g++ 12 warns of its own definition of the plain ones.
+  const __m512 n = _mm512_maskz_roundscale_ps(kAll, std::bit_cast<__m512>(x), 8);
+  const auto whole = std::bit_cast<Vec<float>>(n);
+#else
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const Vec<float> whole = (x + kRound) - kRound;
+#endif
   const Vec<float> f = x - whole;  // [-0.5, 0.5]
   // Polynomial through the Chebyshev nodes of that interval.
   Vec<float> p = broadcast(0.00015461445f) * f + 0.0013400428f;
@@ -56,10 +110,14 @@ inline Vec<float> exp2(Vec<float> x) {
   p = p * f + 0.24022651f;
   p = p * f + 0.69314721f;
   p = p * f + 1.0f;
+#if defined(__AVX512F__)
+  return std::bit_cast<Vec<float>>(_mm512_maskz_scalef_ps(kAll, std::bit_cast<__m512>(p), n));
+#else
   using Ints = Vec<int32_t>;
   const Ints exponent = __builtin_convertvector(whole, Ints) << 23;
   const auto y = std::bit_cast<Vec<float>>(std::bit_cast<Ints>(p) + exponent);
   return x < -126.0f ? Vec<float>{} : y;
+#endif
 }
 inline Vec<double> exp2(Vec<double> x) {
   Vec<double> y;
