@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "parallel/mpi_session.h"
+#include "parallel/placement.h"
 
 namespace adagate {
 namespace {
@@ -26,13 +27,45 @@ std::optional<int> number_in(const char* variable) {
   return static_cast<int>(value);
 }
 
-// When SIGCONT came last.
+// When SIGCONT came last, and whether SIGTERM came since this process is ending.
 std::atomic<int64_t> g_noticed_at{-1000};
+std::atomic<bool> g_terminated{false};
 
 int64_t seconds_now() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);  // may be called by signal handlers
   return now.tv_sec;
+}
+
+void wait_ms(int milliseconds) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+}
+
+void handle(int signal, void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(signal, &action, nullptr);
+}
+
+// Waits for a rank other than this one to end the job; returns when none has. The mpirun of Open
+// MPI 4 sleeps for a second after SIGCONT and for another one after SIGTERM; a signal ends its
+// sleep, and SIGCHLD, which tells it to look after its children, does so without other effects.
+void wait_for_end_of_job(int code) {
+  constexpr int kPatience = 1600;    // milliseconds; a busy mpirun takes a while
+  constexpr int kUntilAsleep = 20;   // from its signal on
+  constexpr int kBetweenCalls = 50;  // less than mpirun would sleep
+  constexpr int64_t kRecent = 1;     // seconds; an older SIGCONT was another (a resumed job's)
+  handle(SIGTERM, [](int) { g_terminated = true; });
+  pid_t launcher = std::getenv("OMPI_COMM_WORLD_SIZE") ? launcher_process() : 0;
+  int64_t start = seconds_now();
+  for (int ms = 0; ms < kPatience && !g_terminated; ms += 5) {
+    if (ms % kBetweenCalls == kUntilAsleep && launcher > 1) kill(launcher, SIGCHLD);
+    wait_ms(5);
+  }
+  if (!g_terminated && g_noticed_at < start - kRecent) return;
+  wait_ms(kUntilAsleep);  // then the end of this process ends the sleep
+  _exit(code);
 }
 
 }  // namespace
@@ -52,10 +85,7 @@ Launch launch_from_environment() {
 void notice_ending_ranks() {
   if (launch_from_environment().rank == 0) return;
   // mpirun's order on ending a job is SIGCONT at once, SIGTERM a second later, SIGKILL.
-  struct sigaction action = {};
-  action.sa_handler = [](int) { g_noticed_at = seconds_now(); };
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGCONT, &action, nullptr);
+  handle(SIGCONT, [](int) { g_noticed_at = seconds_now(); });
 }
 
 void end_with_error(const std::string& message, int exit_code) {
@@ -63,15 +93,7 @@ void end_with_error(const std::string& message, int exit_code) {
   int code = exit_code > 0 && exit_code < 256 ? exit_code : 1;
   std::fflush(stdout);
   report_failure(code, message);
-  if (launch.rank > 0) {
-    constexpr int kTenthsOfPatience = 16;  // a busy mpirun needs a while to end the others
-    constexpr int64_t kRecent = 1;         // seconds; an older sign was another (a resumed job's)
-    int64_t start = seconds_now();
-    for (int tenth = 0; tenth < kTenthsOfPatience; ++tenth) {
-      if (g_noticed_at >= start - kRecent || failure_told()) _exit(code);
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-  }
+  if (launch.rank > 0) wait_for_end_of_job(code);
   if (!claim_telling()) _exit(code);
   std::string who = launch.rank > 0 ? fmt::format(" [rank {}]", launch.rank) : "";
   std::fputs(fmt::format("adagate{}: error: {}\n", who, message).c_str(), stderr);

@@ -18,8 +18,8 @@ void notice_ending_ranks();
 
 // Prints `message` once for all ranks and ends the process, without destructors. Rank 0 prints at
 // once. Another rank first gives rank 0 1.6 seconds in which to fail likewise, which mpirun tells
-// by a signal; it then leaves silently, else it prints `message` with its rank. When a rank leaves
-// with an error, the launcher ends the others.
+// by a signal; it then leaves silently, and sees to it that mpirun ends soon, else it prints
+// `message` with its rank. When a rank leaves with an error, the launcher ends the others.
 [[noreturn]] void end_with_error(const std::string& message, int exit_code);
 
 }  // namespace adagate

@@ -261,11 +261,6 @@ bool claim_telling(Communicator& world) {
   return !mpi || mpi->failure().told.exchange(1) == 0;
 }
 
-bool failure_told(const Communicator& world) {
-  auto* mpi = dynamic_cast<const MpiCommunicator*>(&world);
-  return mpi && mpi->failure().told.load() != 0;
-}
-
 void leave_mpi_world(Communicator& world) {
   if (auto* mpi = dynamic_cast<MpiCommunicator*>(&world)) mpi->leave();
 }

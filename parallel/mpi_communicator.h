@@ -21,9 +21,6 @@ void report_failure(Communicator& world, int exit_code, std::string_view message
 // True for the first rank of the node that asks, which then tells the user of the failure.
 bool claim_telling(Communicator& world);
 
-// Whether a rank of the node has claimed that.
-bool failure_told(const Communicator& world);
-
 // Tells the other ranks of the node that this one joins no further collective.
 void leave_mpi_world(Communicator& world);
 

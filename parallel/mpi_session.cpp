@@ -26,10 +26,6 @@ bool claim_telling() {
   auto world = failed_world();
   return !world || claim_telling(*world);
 }
-bool failure_told() {
-  auto world = failed_world();
-  return world && failure_told(*world);
-}
 
 MpiSession::MpiSession() {
   if (!started_by_launcher()) {

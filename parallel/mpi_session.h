@@ -44,7 +44,5 @@ class MpiSession {
 void report_failure(int exit_code, std::string_view message);
 // True for the first rank of the node that asks: it prints the message.
 bool claim_telling();
-// Whether another rank of the node prints or has printed.
-bool failure_told();
 
 }  // namespace adagate

@@ -42,8 +42,9 @@ std::vector<int> cores_of(pid_t process) {
   return cores;
 }
 
-// The ancestor that is a launcher's daemon, past any wrapper script in between; else the parent.
-pid_t find_launcher() {
+}  // namespace
+
+pid_t launcher_process() {
   constexpr std::string_view kLaunchers[] = {"mpirun",  "mpiexec", "orterun", "orted",
                                              "prterun", "prted",   "prte",    "slurmstepd"};
   pid_t process = getppid();
@@ -60,8 +61,6 @@ pid_t find_launcher() {
   }
   return getppid();
 }
-
-}  // namespace
 
 LaunchEnvironment read_launch_environment(const Environment& get) {
   LaunchEnvironment e;
@@ -124,7 +123,7 @@ int configure_threads(int requested) {
         requested);
   auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
   auto own = cores_of(0);
-  auto parent = environment.launched ? cores_of(find_launcher()) : own;
+  auto parent = environment.launched ? cores_of(launcher_process()) : own;
   Placement plan = plan_placement(environment, own, parent, requested);
   if (!plan.cores.empty()) {
     cpu_set_t set;

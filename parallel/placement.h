@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 namespace adagate {
@@ -22,6 +23,9 @@ LaunchEnvironment read_launch_environment(const Environment& get);
 
 // True under a launcher, or with ADAGATE_MPI=1: the program is one of several ranks.
 bool started_by_launcher();
+
+// The ancestor that is a launcher's daemon, past any wrapper script in between; else the parent.
+pid_t launcher_process();
 
 struct Placement {
   std::vector<int> cores;  // where this rank runs; empty: leave its binding as it is
