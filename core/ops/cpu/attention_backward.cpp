@@ -337,6 +337,7 @@ class Backward {
                   gradients<false>(q[1], key, n, scale), gradients<false>(q[0], key, n + 1, scale),
                   gradients<false>(q[1], key, n + 1, scale));
       auto one = [&](int j, int64_t i) {
+        if (i < plain[j]) return gradients<false>(q[j], key, i, scale);
         return i < seen[j] ? gradients<true>(q[j], key, i, scale) : Gradients{};
       };
       for (; n < rows; n += 2)
