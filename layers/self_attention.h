@@ -34,6 +34,7 @@ class SelfAttention : public Module {
 
   // x [batch * sequence, width] -> the same shape, without the output bias (see output_bias()).
   Tensor forward(const Tensor& x, const ForwardContext& context) const {
+    drop_key_bias_gradient();
     Tensor mixed =
         attention(qkv_.forward(x), shape(context.batch, context.sequence), context.lengths,
                   context.dropout_site(config_.dropout, config_.site), context.row_ids);
@@ -58,6 +59,19 @@ class SelfAttention : public Module {
             .head_dim = head_dim_,
             .causal = config_.causal,
             .rotary_base = config_.rotary_base};
+  }
+
+  // Without rotary positions the keys' bias adds the same to all scores of a query, which the
+  // softmax does not see: its gradient is zero. What the backward pass makes of it is round-off
+  // alone, which AdamW would blow up to steps of full size and of another sign on every layout.
+  void drop_key_bias_gradient() const {
+    Tensor bias = qkv_.bias();
+    if (config_.rotary_base != 0 || !tape_needs({&bias})) return;
+    int64_t begin = config_.heads * head_dim_, end = begin + config_.kv_heads * head_dim_;
+    // Recorded before the projection, so run after it has written the gradient.
+    on_backward([slot = bias.slot(), begin, end] {
+      if (slot->filled()) slot->value().slice(begin, end).fill(0);
+    });
   }
 
   SelfAttentionConfig config_;
