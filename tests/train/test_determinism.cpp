@@ -12,8 +12,7 @@ using namespace adagate::tiny;
 namespace {
 
 bool identical(const Outcome& a, const Outcome& b) {
-  return a.parameters == b.parameters && a.losses == b.losses && a.norms == b.norms &&
-         a.auxiliary == b.auxiliary;
+  return a.parameters == b.parameters && a.figures == b.figures;
 }
 
 Scenario scenario_of(DType compute) {

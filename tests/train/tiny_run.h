@@ -28,16 +28,22 @@ struct Scenario {
   DType dtype = DType::f64, compute = DType::f64;
   std::string policy = "adaptive";
   std::string balance = "paper";
+  std::string scope = "global_batch";
   double threshold = 0.1;
+  double z_coefficient = 0.01;
   double dropout = 0.0;
+  bool modern = false;       // grouped-query heads, rotary, swiglu ...; gaps and weights of pairs
   double epsilon = 1e-8;     // of AdamW
   bool masked_rows = false;  // samples 1 mod 2 have no valid target at all
   bool all_on_one = false;   // gate weights such that expert 2 takes every token
 };
 
 struct Outcome {
-  std::map<std::string, std::vector<double>> parameters;  // global, experts gathered
-  std::vector<double> losses, auxiliary, norms, shares;
+  using Numbers = std::map<std::string, std::vector<double>>;
+  Numbers parameters;  // global, experts gathered
+  Numbers figures;     // what the metrics show, by name; a value per step, or per step and layer
+  // How often, over ranks and steps, a rank had no sample, or samples without any valid target.
+  int64_t ranks_empty = 0, ranks_masked = 0;
 };
 
 inline Sample make_sample(const Scenario& s, int64_t id) {
@@ -66,6 +72,12 @@ class Samples final : public Dataset {
 
 inline ModelConfig model_config(const Scenario& s) {
   ModelConfig m;
+  if (s.modern) {
+    m.preset = "modern";
+    m.apply_preset();
+    m.kv_heads = 1;
+    m.feed_forward = 12;
+  }
   m.layers = 2;
   m.width = 8;
   m.heads = 2;
@@ -82,9 +94,14 @@ inline MoeConfig moe_config(const Scenario& s) {
   moe.experts = 4;
   moe.gate.policy = s.policy;
   moe.gate.threshold = s.threshold;
+  moe.gate.normalize = s.modern ? "pair" : "all";
+  moe.gate.combine = s.modern ? "renormalized" : "raw";
+  moe.gate.two_expert_share = 0.5;
+  moe.gate.k = 3;
   moe.balance.loss = s.balance;
+  moe.balance.scope = s.scope;
   moe.balance.coefficient = 0.05;
-  moe.balance.z_coefficient = 0.01;
+  moe.balance.z_coefficient = s.z_coefficient;
   return moe;
 }
 
@@ -116,6 +133,27 @@ inline std::vector<double> gathered(const Parameter& p, const Mesh& mesh) {
   return all.to_doubles();
 }
 
+// Adds the step's figures, all that metrics.jsonl shows but times and the traffic between ranks.
+inline void add_figures(const StepResult& r, const RoutingStep& routing, Outcome& outcome) {
+  auto add = [&](const char* name, double value) { outcome.figures[name].push_back(value); };
+  add("loss", r.loss);
+  add("auxiliary loss", r.auxiliary_loss);
+  add("gradient norm", r.grad_norm);
+  add("targets", static_cast<double>(r.targets));
+  add("tokens", static_cast<double>(r.tokens));
+  add("samples", static_cast<double>(r.samples));
+  add("visible pairs", static_cast<double>(r.visible_pairs));
+  for (int64_t l = 0; l < routing.layers(); ++l) {
+    LayerRouting layer = routing.layer(l);
+    add("single-expert share", layer.share_with(1));
+    add("entropy", layer.mean_entropy());
+    add("balance loss", layer.balance_loss);
+    add("z-loss", layer.z_loss);
+    add("routed tokens", layer.sums.tokens);
+    for (double load : layer.sums.assigned) add("load", load);
+  }
+}
+
 inline Outcome train_on(const Scenario& s, const Layout& layout,
                         std::shared_ptr<Communicator> world) {
   Mesh mesh = make_mesh(std::move(world), layout.expert_parallel);
@@ -134,19 +172,20 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
   DataPosition position;
   for (int64_t i = 0; i < s.steps; ++i) {
     std::vector<Batch> batches;
-    for (const BatchRows& rows :
+    int64_t rows = 0, targets = 0;
+    for (const BatchRows& b :
          sampler.micro_batches(position, mesh.world->rank(), mesh.world->size())) {
-      batches.push_back(make_batch(samples, rows.sample_ids, rows.row_ids));
+      batches.push_back(make_batch(samples, b.sample_ids, b.row_ids));
+      rows += batches.back().rows;
+      targets += batches.back().valid_targets;
     }
-    StepResult r = step.run(batches, i, 0.01, false);
-    outcome.losses.push_back(r.loss);
-    outcome.auxiliary.push_back(r.auxiliary_loss);
-    outcome.norms.push_back(r.grad_norm);
-    for (int64_t l = 0; l < model.moe_layers(); ++l) {
-      outcome.shares.push_back(step.routing().layer(l).share_with(1));
-    }
+    outcome.ranks_empty += rows == 0;
+    outcome.ranks_masked += rows > 0 && targets == 0;
+    add_figures(step.run(batches, i, 0.01, false), step.routing(), outcome);
     position = sampler.after(position);
   }
+  outcome.ranks_empty = mesh.world->sum(outcome.ranks_empty);
+  outcome.ranks_masked = mesh.world->sum(outcome.ranks_masked);
   for (Parameter* p : store.parameters()) outcome.parameters[p->name()] = gathered(*p, mesh);
   return outcome;
 }
@@ -162,24 +201,62 @@ inline Outcome train_on_threads(const Scenario& s, const Layout& layout) {
   return outcome;
 }
 
-// Largest difference relative to the largest value of each parameter (or metric).
+// Largest difference relative to the largest value of each parameter (or figure).
 inline double distance(const std::vector<double>& a, const std::vector<double>& b) {
   double worst = a.size() == b.size() ? 0 : INFINITY, largest = 1e-12;
   for (double x : a) largest = std::max(largest, std::abs(x));
   for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
     double d = std::abs(a[i] - b[i]) / largest;
-    if (!(d <= worst)) worst = d;
+    if (!(d <= worst)) worst = std::isnan(d) ? INFINITY : d;
   }
   return worst;
 }
 
-inline double distance(const Outcome& a, const Outcome& b) {
-  double worst = std::max({distance(a.losses, b.losses), distance(a.auxiliary, b.auxiliary),
-                           distance(a.norms, b.norms), distance(a.shares, b.shares)});
-  for (auto& [name, values] : a.parameters) {
-    worst = std::max(worst, distance(values, b.parameters.at(name)));
+// |a - b| / |a| in the L2 norm, of all parameters as one vector.
+inline double norm_distance(const Outcome::Numbers& a, const Outcome::Numbers& b) {
+  double difference = 0, size = 0;
+  for (auto& [name, values] : a) {
+    const std::vector<double>& others = b.at(name);
+    if (others.size() != values.size()) return INFINITY;
+    for (size_t i = 0; i < values.size(); ++i) {
+      difference += (values[i] - others[i]) * (values[i] - others[i]);
+      size += values[i] * values[i];
+    }
   }
+  return std::sqrt(difference / size);
+}
+
+// The worst of all parameters and figures, and which it is.
+struct Distance {
+  double value = 0;
+  std::string of;
+  void take(const std::string& name, double d) {
+    if (d <= value) return;
+    value = d;
+    of = name;
+  }
+};
+
+inline Distance distance(const Outcome::Numbers& a, const Outcome::Numbers& b) {
+  Distance worst;
+  for (auto& [name, values] : a) worst.take(name, distance(values, b.at(name)));
   return worst;
 }
+
+inline Distance distance(const Outcome& a, const Outcome& b) {
+  Distance figures = distance(a.figures, b.figures);
+  Distance parameters = distance(a.parameters, b.parameters);
+  return figures.value > parameters.value ? figures : parameters;
+}
+
+// The circumstances under which every layout must train alike, in f64. Named where tests ask more
+// of one.
+inline const Scenario kPadded{};
+inline const Scenario kModern{.balance = "switch", .modern = true};
+inline const Scenario kFew{.name = "few", .batch = 3};  // ranks without a sample
+inline const Scenario kMasked{.masked_rows = true};     // ranks without a valid target
+inline const Scenario kAllOnOne{.policy = "top1", .all_on_one = true};
+inline const Scenario kDropout{.batch = 5, .dropout = 0.2};
+inline const Scenario kModernDropout{.policy = "random_one_or_two", .dropout = 0.2, .modern = true};
 
 }  // namespace adagate::tiny
