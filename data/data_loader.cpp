@@ -88,7 +88,7 @@ Batch EvaluationPass::batch(int64_t index) const {
   std::vector<int64_t> samples, rows;
   for (int64_t row = rank_; row < rows_ * ranks_ && first + row < size_; row += ranks_) {
     samples.push_back(first + row);
-    rows.push_back(row);
+    rows.push_back(first + row);
   }
   return make_batch(dataset_, samples, rows);
 }
