@@ -35,7 +35,6 @@ struct OpCase {
   std::function<std::vector<OpInput>(int64_t n)> inputs;  // for a size such as n rows
   std::function<std::vector<Tensor>(std::span<const Tensor>)> function;
   OpTolerance tolerance = {};
-  int64_t largest = 1000;  // sizes above are left out (costly ops)
 };
 
 // Standard normal numbers times `scale`; `salt` tells inputs of one case apart.

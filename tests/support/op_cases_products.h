@@ -63,8 +63,7 @@ inline void add_activation_cases(std::vector<OpCase>& cases) {
                            int64_t n = in[0].rows();
                            int64_t offsets[] = {0, n / 3, n / 3, n - n / 4, n};
                            return std::vector{bias_activation(in[0], in[1], offsets, a)};
-                         },
-                     .largest = 33});
+                         }});
   }
   cases.push_back({.name = "bias_activation without bias",
                    .inputs =
