@@ -42,18 +42,50 @@ TEST_CASE("determinism: recomputed activations change no bit") {
   }
 }
 
+TEST_CASE("determinism: T < 0 trains as top-1 and T >= 1 as top-2, to the bit") {
+  for (DType compute : {DType::f32, DType::bf16})
+    for (bool modern : {false, true})
+      for (auto [policy, threshold] : {std::pair{"top1", -1e-6}, {"top2", 1.0}}) {
+        INFO(name_of(compute) << ", modern " << modern << ", " << policy);
+        Scenario s = scenario_of(compute);
+        s.modern = modern;
+        s.policy = policy;
+        Scenario adaptive = s;
+        adaptive.policy = "adaptive";
+        adaptive.threshold = threshold;
+        REQUIRE(identical(train_on_threads(s, {2, 2, 2}), train_on_threads(adaptive, {2, 2, 2})));
+      }
+}
+
 #ifdef _OPENMP
 TEST_CASE("determinism: one thread or two give the same bits") {
-  int before = omp_get_max_threads();
-  for (DType compute : {DType::f32, DType::bf16}) {
-    Scenario s = scenario_of(compute);
-    Outcome results[2];
-    for (int threads : {1, 2}) {
-      omp_set_num_threads(threads);
-      results[threads - 1] = train_on(s, {}, make_self_communicator());
-    }
-    REQUIRE(identical(results[0], results[1]));
-  }
-  omp_set_num_threads(before);
+  for (DType compute : {DType::f32, DType::bf16})
+    for (bool modern : {false, true})
+      for (const Layout& layout : {Layout{}, Layout{2, 2, 2, true}}) {
+        INFO(name_of(compute) << ", modern " << modern << ", ranks " << layout.ranks);
+        Scenario s = scenario_of(compute);
+        s.modern = modern;
+        // Large enough that the kernels share the work among the threads.
+        s.steps = 2;
+        s.batch = 24;
+        s.sequence = 64;
+        s.width = 64;
+        Outcome results[2];
+        for (int threads : {1, 2}) {
+          run_ranks(layout.ranks, [&](std::shared_ptr<Communicator> world) {
+            int before = omp_get_max_threads();
+            omp_set_num_threads(threads);  // of the rank's own team
+            bool first = world->rank() == 0;
+            Outcome mine = train_on(s, layout, std::move(world));
+            omp_set_num_threads(before);
+            if (first) results[threads - 1] = std::move(mine);
+          });
+        }
+        for (auto& [name, values] : results[0].parameters) {
+          INFO(name);
+          CHECK(values == results[1].parameters.at(name));
+        }
+        CHECK(results[0].figures == results[1].figures);
+      }
 }
 #endif

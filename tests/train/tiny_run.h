@@ -24,7 +24,7 @@ struct Layout {
 // The samples of a step: lengths and contents by sample id, so that any layout sees the same.
 struct Scenario {
   std::string name = "padded";
-  int64_t batch = 4, sequence = 6, steps = 5;
+  int64_t batch = 4, sequence = 6, steps = 5, width = 8;
   DType dtype = DType::f64, compute = DType::f64;
   std::string policy = "adaptive";
   std::string balance = "paper";
@@ -76,10 +76,10 @@ inline ModelConfig model_config(const Scenario& s) {
     m.preset = "modern";
     m.apply_preset();
     m.kv_heads = 1;
-    m.feed_forward = 12;
+    m.feed_forward = s.width * 3 / 2;
   }
   m.layers = 2;
-  m.width = 8;
+  m.width = s.width;
   m.heads = 2;
   m.context = s.sequence;
   m.vocabulary = 23;
