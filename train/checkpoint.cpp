@@ -196,6 +196,28 @@ void verify_shards(const fs::path& path, const Manifest& manifest, int64_t rank,
   }
 }
 
+// The shards hold what the manifest says and nothing else.
+void check_slices(const Manifest& manifest,
+                  const std::vector<std::unique_ptr<SafetensorsFile>>& shards) {
+  std::set<std::pair<int64_t, std::string>> named;
+  for (const auto& [key, stored] : manifest.tensors) {
+    for (const SliceInfo& slice : stored.slices) {
+      named.insert({slice.shard, slice.key});
+      const std::string& file = manifest.shards[static_cast<size_t>(slice.shard)].file;
+      const SafetensorsEntry& entry = shards[static_cast<size_t>(slice.shard)]->entry(slice.key);
+      Shape shape = stored.shape;
+      if (shape.rank() > 0) shape[0] = slice.count;
+      check(entry.shape == shape && entry.dtype == stored.dtype,
+            "{}: {} is {} {}, the manifest says {} {}", file, slice.key, name_of(entry.dtype),
+            entry.shape.str(), name_of(stored.dtype), shape.str());
+    }
+  }
+  for (size_t i = 0; i < shards.size(); ++i)
+    for (const auto& [key, entry] : shards[i]->tensors())
+      check(named.count({static_cast<int64_t>(i), key}) > 0,
+            "{} has the tensor {}, which the manifest does not name", manifest.shards[i].file, key);
+}
+
 // Copies what overlaps this rank's part of a stored tensor.
 void read_slices(const StoredTensor& stored, const CheckpointTensor& t,
                  const std::vector<std::unique_ptr<SafetensorsFile>>& shards) {
@@ -270,6 +292,7 @@ Manifest load_checkpoint(const fs::path& path, const std::vector<CheckpointTenso
     for (const ShardInfo& shard : manifest.shards) {
       shards.push_back(std::make_unique<SafetensorsFile>(path / shard.file));
     }
+    check_slices(manifest, shards);
     for (const CheckpointTensor& t : tensors) read_slices(manifest.tensors.at(t.key()), t, shards);
   });
   return manifest;

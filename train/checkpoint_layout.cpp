@@ -3,12 +3,21 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/io/safetensors.h"
+
 namespace adagate {
 namespace {
 
 using nlohmann::json;
 
-constexpr int kFormatVersion = 1;
+// 1: without a checksum of the manifest itself.
+constexpr int kFormatVersion = 2;
+
+// Of everything in the manifest but the checksum itself.
+std::string checksum_of(const json& root) {
+  std::string text = root.dump();
+  return fmt::format("{:016x}", checksum_bytes(text));
+}
 
 DType dtype_from(const std::string& name) {
   for (DType t : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8})
@@ -90,6 +99,7 @@ std::string manifest_to_json(const Manifest& m) {
                {"config", m.config_yaml},
                {"shards", shards},
                {"tensors", tensors}};
+  root["checksum"] = checksum_of(root);
   return root.dump(1);
 }
 
@@ -123,6 +133,12 @@ StoredTensor stored_tensor_from(const json& item, int64_t shards) {
   return t;
 }
 
+void verify_checksum(json& root) {
+  auto expected = root.at("checksum").get<std::string>();
+  root.erase("checksum");
+  check(checksum_of(root) == expected, "the manifest does not match its checksum: it is damaged");
+}
+
 }  // namespace
 
 Manifest manifest_from_json(const std::string& text, const std::string& source) {
@@ -131,8 +147,9 @@ Manifest manifest_from_json(const std::string& text, const std::string& source) 
     check(root.is_object() && root.value("format", "") == "adagate checkpoint",
           "it is not an adagate checkpoint's manifest");
     int64_t version = natural(root.at("version"));
-    check(version == kFormatVersion, "it has version {}, this program reads version {}", version,
-          kFormatVersion);
+    check(version >= 1 && version <= kFormatVersion,
+          "it has version {}, this program reads versions up to {}", version, kFormatVersion);
+    if (version >= 2) verify_checksum(root);
     Manifest m;
     m.state.step = natural(root.at("step"));
     m.state.epoch = natural(root.at("epoch"));

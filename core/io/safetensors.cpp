@@ -186,7 +186,11 @@ uint64_t write_safetensors(const std::filesystem::path& path, std::span<const Na
 
 uint64_t checksum_file(const std::filesystem::path& path) {
   MappedFile file(path);
-  return XXH3_64bits(file.bytes().data(), file.bytes().size());
+  return checksum_bytes(file.bytes());
+}
+
+uint64_t checksum_bytes(std::span<const char> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
 }
 
 }  // namespace adagate

@@ -59,7 +59,8 @@ struct NamedTensor {
 uint64_t write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                            const std::map<std::string, std::string>& metadata = {});
 
-// XXH3 64-bit checksum of a file.
+// XXH3 64-bit checksum of a file, of bytes.
 uint64_t checksum_file(const std::filesystem::path& path);
+uint64_t checksum_bytes(std::span<const char> bytes);
 
 }  // namespace adagate

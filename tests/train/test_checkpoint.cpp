@@ -1,3 +1,4 @@
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -154,6 +155,68 @@ TEST_CASE("checkpoint: damaged ones are refused by shard, with the one before on
                  "damaged"));
 }
 
+TEST_CASE("checkpoint: a change of any byte, a cut anywhere is refused by the file's name") {
+  // Every byte in the long form, every eleventh else.
+  const char* full = std::getenv("ADAGATE_TEST_FULL");
+  const size_t stride = full && std::string(full) == "1" ? 1 : 11;
+  fs::path dir = fresh_directory("bytes");
+  save_on(2, 2, dir, 10);
+  fs::path good = dir / step_name(10), bad = dir / step_name(20);
+  fs::copy(good, bad);
+  for (const std::string& name : {shard_name(0, 2), shard_name(1, 2), std::string(kManifestFile)}) {
+    std::string content = read_text_file(good / name, "file");
+    auto expect_refusal = [&](const std::string& damaged, const std::string& what) {
+      std::ofstream(bad / name, std::ios::binary) << damaged;
+      std::string message = load_error(bad);
+      INFO(name << ", " << what << ": " << message);
+      REQUIRE(contains(message, (bad / name).string()));
+      REQUIRE(contains(message, "--resume=" + good.string()));
+    };
+    for (size_t at = 0; at < content.size(); at += stride) {
+      std::string flipped = content;
+      flipped[at] = static_cast<char>(flipped[at] ^ 1 << at % 8);
+      // White space between the entries says nothing.
+      if (name != kManifestFile || !(std::isspace(content[at]) && std::isspace(flipped[at])))
+        expect_refusal(flipped, fmt::format("byte {}", at));
+      if (at / stride % 9 == 0) expect_refusal(content.substr(0, at), fmt::format("cut at {}", at));
+    }
+    expect_refusal(content.substr(0, content.size() - 1), "last byte");
+    if (name != kManifestFile) expect_refusal(content + '\0', "one byte more");
+    std::ofstream(bad / name, std::ios::binary) << content;
+    REQUIRE(load_error(bad).empty());
+  }
+}
+
+TEST_CASE("checkpoint: shards and manifest account for each other's tensors") {
+  fs::path dir = fresh_directory("account");
+  save_on(1, 1, dir, 5);
+  fs::path shard = dir / step_name(5) / shard_name(0, 1);
+  // Written again with other tensors, and the manifest made to fit the file.
+  auto error_with = [&](const std::function<void(std::vector<NamedTensor>&)>& change) {
+    save_on(1, 1, dir, 5);
+    std::vector<NamedTensor> tensors;
+    {
+      SafetensorsFile file(shard);
+      for (auto& [name, entry] : file.tensors()) tensors.push_back({name, file.read(name)});
+    }
+    change(tensors);
+    Manifest manifest = read_manifest(dir / step_name(5));
+    manifest.shards[0].checksum = write_safetensors(shard, tensors, {});
+    manifest.shards[0].bytes = static_cast<int64_t>(fs::file_size(shard));
+    write_file_atomically(dir / step_name(5) / kManifestFile, manifest_to_json(manifest));
+    return load_error(dir / step_name(5));
+  };
+  CHECK(error_with([](auto&) {}).empty());
+  std::string error = error_with([](auto& all) { all.pop_back(); });
+  CHECK(contains(error, "has no tensor value/vector"));
+  error = error_with([](auto& all) { all.push_back({"value/other", all.back().tensor}); });
+  CHECK(contains(error, "has the tensor value/other, which the manifest does not name"));
+  error = error_with([](auto& all) { all.back().tensor = all.back().tensor.slice(0, 6); });
+  CHECK(contains(error, "value/vector is f32 [6], the manifest says f32 [7]"));
+  error = error_with([](auto& all) { all.back().tensor = all.back().tensor.to(DType::f64); });
+  CHECK(contains(error, "value/vector is f64 [7], the manifest says f32 [7]"));
+}
+
 TEST_CASE("checkpoint: another model's is refused") {
   fs::path dir = fresh_directory("foreign");
   save_on(1, 1, dir, 5);
@@ -161,6 +224,16 @@ TEST_CASE("checkpoint: another model's is refused") {
   INFO(message);
   REQUIRE(contains(message, "dense"));
   REQUIRE(contains(message, "another model"));
+  // One tensor more in the model, one more in the checkpoint.
+  ToyState more(make_self_mesh()), less(make_self_mesh());
+  more.tensors.push_back({"adam_x", &more.model.vector, more.tensors[1].tensor});
+  auto load = [&](ToyState& toy) {
+    load_checkpoint(dir / step_name(5), toy.tensors, make_self_mesh());
+  };
+  CHECK_THROWS_WITH(load(more), Catch::Contains("has no tensor adam_x/vector") &&
+                                    Catch::Contains("another model"));
+  less.tensors.erase(less.tensors.begin() + 1);
+  CHECK_THROWS_WITH(load(less), Catch::Contains("has the tensor value/vector, the model does not"));
   REQUIRE(contains(load_error(dir / "step-00000999"), "does not exist"));
   REQUIRE(contains(load_error(fs::temp_directory_path()), "no complete checkpoint"));
 }
