@@ -84,6 +84,19 @@ compile_cuda() {
     { tail -30 "$log" >&2; return 1; }
 }
 
+# The tokenizer beside Hugging Face's `tokenizers`: all real text that scripts/fetch_data.sh has
+# brought, every code point, a million random strings.
+python=${ADAGATE_PYTHON:-python3} data=${ADAGATE_DATA:-$REPO_ROOT/datasets}
+compare_tokenizers() {
+  local files=() file
+  for file in "$data"/text/wikitext-2/{train,valid,test}.txt \
+    "$data"/translation/{train,val,test_2016_flickr,test_2017_flickr}.{de,en}; do
+    if [ -f "$file" ]; then files+=("$file"); fi
+  done
+  "$python" -B tests/reference/tokenizer_parity.py --tool build/cpu-release/bin/tokenize_lines \
+    --gpt2 "$data/tokenizers/gpt2" --files "${files[@]}" --random 1000000 --every-code-point
+}
+
 # sanitize PRESET CTEST_REGEX [TARGETS]: builds the test programs and runs those that match.
 sanitize() {
   local preset=$1 regex=$2
@@ -126,6 +139,13 @@ else
   skip "fuzzing" "no clang++"
 fi
 if [ $full = yes ]; then
+  if ! "$python" -c 'import tokenizers' 2>/dev/null; then
+    skip "tokenizer beside Hugging Face's" "no module tokenizers (ADAGATE_PYTHON: another Python)"
+  elif [ ! -d "$data/tokenizers/gpt2" ]; then
+    skip "tokenizer beside Hugging Face's" "no $data/tokenizers/gpt2 (scripts/fetch_data.sh)"
+  else
+    stage "tokenizer beside Hugging Face's" compare_tokenizers
+  fi
   stage "planted faults" python3 -B scripts/mutation_test.py --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan .
   stage "thread sanitizer" sanitize cpu-tsan "$thread_rank_tests"

@@ -4,7 +4,8 @@
   tokenizer_parity.py --tool build/cpu-release/bin/tokenize_lines --gpt2 DIR \
       [--files TEXT ...] [--random 1000000] [--every-code-point]
 
-DIR holds GPT-2's tokenizer.json, or encoder.json + vocab.bpe (each form that is there is tried).
+DIR holds GPT-2's tokenizer.json, encoder.json + vocab.bpe or vocab.json + merges.txt (each form
+that is there is tried).
 Compared are every line of each file, each file whole, and random Unicode strings from all planes.
 `tokenizer_fixture.py` writes the small committed sample of this that the test suite runs.
 """
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from tokenizers import Tokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from tokenizer_strings import every_code_point, random_strings  # noqa: E402
@@ -59,6 +60,35 @@ def compare(label, tool, specs, reference, texts, special=False, timed=False):
     return wrong
 
 
+PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+
+
+def open_reference(folder):
+    """The library's tokenizer from the files of `folder`."""
+    if (folder / "tokenizer.json").exists():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for vocabulary, merges in PAIRS:
+        if (folder / vocabulary).exists():
+            reference = ByteLevelBPETokenizer(str(folder / vocabulary), str(folder / merges))
+            reference.add_special_tokens(["<|endoftext|>"])
+            return reference._tokenizer
+    sys.exit(f"{folder} holds no tokenizer")
+
+
+def file_forms(folder, scratch):
+    """What adagate opens: tokenizer.json, and each pair of files in a folder of its own."""
+    specs = [str(folder / "tokenizer.json")] * (folder / "tokenizer.json").exists()
+    for pair in PAIRS:
+        if not (folder / pair[0]).exists():
+            continue
+        alone = pathlib.Path(scratch, pair[0])
+        alone.mkdir()
+        for file in pair:
+            (alone / file).symlink_to((folder / file).resolve())
+        specs.append(str(alone))
+    return specs
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tool", required=True)
@@ -69,14 +99,10 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
-    reference = Tokenizer.from_file(str(args.gpt2 / "tokenizer.json"))
-    specs = [str(args.gpt2 / "tokenizer.json")]
+    reference = open_reference(args.gpt2)
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        if (args.gpt2 / "encoder.json").exists():  # the other form, no tokenizer.json beside it
-            for file in ("encoder.json", "vocab.bpe"):
-                pathlib.Path(folder, file).symlink_to((args.gpt2 / file).resolve())
-            specs.append(folder)
+        specs = file_forms(args.gpt2, folder)
         for file in args.files:
             text = file.read_bytes().decode("utf-8")
             lines = text.split("\n")
