@@ -68,26 +68,44 @@ std::string describe_token_file(const Options& options) {
   return text + fmt::format("  it begins\n{}\n", tokenizer->decode(ids));
 }
 
-int run(const Options& options) {
-  if (launch_from_environment().rank > 0) return 0;
+bool holds_any(const fs::path& directory, std::initializer_list<const char*> names) {
+  return std::any_of(names.begin(), names.end(),
+                     [&](const char* name) { return fs::exists(directory / name); });
+}
+
+std::string describe_directory(const fs::path& path) {
+  if (holds_any(path, {"manifest.json", "checkpoints"}) || find_latest(path))
+    return checkpoint_report(resolve_checkpoint(path));
+  std::vector<fs::path> tensors;
+  for (const auto& entry : fs::directory_iterator(path))
+    if (entry.path().extension() == ".safetensors") tensors.push_back(entry.path());
+  std::sort(tensors.begin(), tensors.end());
+  std::string text;
+  for (const fs::path& file : tensors) text += describe_tensors(file);
+  if (!text.empty()) return text;
+  check(holds_any(path, {"tokenizer.json", "encoder.json", "vocab.json"}),
+        "{}: holds neither a run, nor checkpoints, tensor files or a tokenizer", path.string());
+  return describe_tokenizer(path.string());
+}
+
+std::string describe(const Options& options) {
   const fs::path path = options.path;
   check(fs::exists(path), "{}: no such file or directory", options.path);
-  if (fs::exists(path / "manifest.json") || fs::exists(path / "checkpoints")) {
-    print_output(checkpoint_report(resolve_checkpoint(path)));
-  } else if (fs::is_directory(path)) {
-    std::vector<fs::path> tensors;
-    for (const auto& entry : fs::directory_iterator(path))
-      if (entry.path().extension() == ".safetensors") tensors.push_back(entry.path());
-    std::sort(tensors.begin(), tensors.end());
-    for (const fs::path& file : tensors) print_output(describe_tensors(file));
-    if (tensors.empty()) print_output(describe_tokenizer(options.path));
-  } else if (starts_with_bytes(path, std::string_view("adagtok\0", 8))) {
-    print_output(describe_token_file(options));
-  } else if (path.extension() == ".safetensors" || starts_with_bytes(path, "{", 8)) {
-    print_output(describe_tensors(path));
-  } else {
-    print_output(describe_tokenizer(options.path));
-  }
+  if (fs::is_directory(path)) return describe_directory(path);
+  check(fs::is_regular_file(path), "{}: is a pipe or a device, not a file", options.path);
+  if (path.filename() == "manifest.json")
+    return checkpoint_report(path.has_parent_path() ? path.parent_path() : ".");
+  if (is_token_file(options.path)) return describe_token_file(options);
+  if (path.extension() == ".safetensors" || starts_with_bytes(path, "{", 8))
+    return describe_tensors(path);
+  bool yaml = path.extension() == ".yaml" || path.extension() == ".yml";
+  check(path.extension() == ".json", "{}: is no token file, tensor file, tokenizer or checkpoint{}",
+        options.path, yaml ? "; 'adagate config' checks a configuration" : "");
+  return describe_tokenizer(options.path);
+}
+
+int run(const Options& options) {
+  if (launch_from_environment().rank == 0) print_output(describe(options));
   return 0;
 }
 

@@ -1,4 +1,6 @@
 // adagate tokenize: text files to a token file.
+#include <algorithm>
+#include <csignal>
 #include <fmt/format.h>
 #include <memory>
 
@@ -19,6 +21,8 @@ struct Options {
   bool check = false;
 };
 
+volatile std::sig_atomic_t g_interrupted = 0;
+
 // A token file reads back as what the tokenizer makes of the text; says what is in it.
 int check_file(const Options& options, const Tokenizer& tokenizer) {
   for (const std::string& path : options.inputs) {
@@ -35,13 +39,21 @@ int check_file(const Options& options, const Tokenizer& tokenizer) {
 int run(const Options& options) {
   // Started under mpirun all the same, one rank does the work.
   if (launch_from_environment().rank > 0) return 0;
-  auto tokenizer = load_tokenizer(options.tokenizer);
+  auto tokenizer = named("--tokenizer", [&] { return load_tokenizer(options.tokenizer); });
   if (options.check) return check_file(options, *tokenizer);
-  check(!options.output.empty(),
-        "tokenize: --output FILE is missing (see adagate tokenize --help)");
+  constexpr int kUsage = 2, kInterrupted = 130;
+  if (options.output.empty())
+    throw Error("--output FILE is missing (see adagate tokenize --help)", kUsage);
   TokenizeOptions how;
   how.documents = parse_document_unit(options.documents);
-  TokenizeProgress done = tokenize_files(options.inputs, *tokenizer, options.output, how);
+  std::vector<std::string> inputs = options.inputs;
+  std::replace(inputs.begin(), inputs.end(), std::string("-"), std::string("/dev/stdin"));
+  std::signal(SIGINT, [](int) { g_interrupted = 1; });
+  std::signal(SIGTERM, [](int) { g_interrupted = 1; });
+  auto report = [&](const TokenizeProgress&) {
+    if (g_interrupted) throw Error("interrupted; nothing was written", kInterrupted);
+  };
+  TokenizeProgress done = tokenize_files(inputs, *tokenizer, options.output, how, report);
   print_output(fmt::format("{}: {} tokens in {} documents of {} bytes ({:.2f} bytes per token)\n",
                            options.output, done.tokens, done.documents, done.bytes,
                            static_cast<double>(done.bytes) / static_cast<double>(done.tokens)));
@@ -54,7 +66,9 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       program.add_subcommand("tokenize", "Turn text files into a token file for training");
-  command->add_option("INPUT", options->inputs, "Text files (with --check, token files)")
+  command
+      ->add_option("INPUT", options->inputs,
+                   "Text files, - for standard input (with --check, token files)")
       ->required();
   command
       ->add_option("--tokenizer", options->tokenizer,
@@ -75,6 +89,7 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
   command->footer(R"(Examples:
   adagate tokenize data/samples/shakespeare.txt --output shakespeare.tokens
   adagate tokenize train.txt --tokenizer datasets/tokenizers/gpt2 --documents line --output t.tokens
+  zcat corpus.txt.gz | adagate tokenize - --output corpus.tokens
   adagate tokenize --check t.tokens --tokenizer datasets/tokenizers/gpt2)");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });

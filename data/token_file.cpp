@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <fstream>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -148,6 +149,14 @@ TokenFile::TokenFile(const std::string& path) {
   mapping_ = std::move(mapping);
 }
 
+bool is_token_file(const std::string& path) {
+  std::error_code error;
+  char magic[sizeof kMagic] = {};
+  return std::filesystem::is_regular_file(path, error) &&
+         std::ifstream(path, std::ios::binary).read(magic, sizeof magic) &&
+         std::memcmp(magic, kMagic, sizeof magic) == 0;
+}
+
 TokenFile::~TokenFile() = default;
 TokenFile::TokenFile(TokenFile&&) noexcept = default;
 TokenFile& TokenFile::operator=(TokenFile&&) noexcept = default;
@@ -158,9 +167,24 @@ struct TokenFileWriter::Hash {
   Hash() { XXH3_64bits_reset(state.get()); }
 };
 
+namespace {
+
+// The file that `path` means, a link's target; what is no file must not be replaced by one.
+std::string writable_path(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  fs::file_status status = fs::status(path, error);
+  check(!fs::is_directory(status), "token file {}: is a directory; name a file in it", path);
+  check(!fs::exists(status) || fs::is_regular_file(status),
+        "token file {}: is a pipe or a device; name a file", path);
+  return fs::is_symlink(path, error) ? fs::weakly_canonical(path, error).string() : path;
+}
+
+}  // namespace
+
 TokenFileWriter::TokenFileWriter(const std::string& path, const Tokenizer& tokenizer)
-    : path_(path),
-      temporary_(path + ".partial." + std::to_string(getpid())),
+    : path_(writable_path(path)),
+      temporary_(path_ + ".partial." + std::to_string(getpid())),
       hash_(std::make_unique<Hash>()) {
   std::memcpy(header_.magic, kMagic, sizeof kMagic);
   header_.version = kVersion;

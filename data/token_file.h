@@ -44,6 +44,7 @@ class TokenView {
   int64_t vocabulary() const { return static_cast<int64_t>(header_.vocabulary); }
   int token_width() const { return static_cast<int>(header_.token_width); }
   uint64_t tokenizer_hash() const { return header_.tokenizer_hash; }
+  uint64_t payload_hash() const { return header_.payload_hash; }  // of tokens and documents
   std::string tokenizer_name() const { return header_.tokenizer_name; }
   const std::string& name() const { return name_; }
   int64_t documents() const { return static_cast<int64_t>(header_.documents); }
@@ -79,6 +80,9 @@ class TokenFile {
   std::unique_ptr<const Mapping> mapping_;
   TokenView view_;
 };
+
+// Whether a regular file begins like a token file; its remainder may be damaged.
+bool is_token_file(const std::string& path);
 
 // Writes a token file beside its final name and renames it when complete: a crash, a full disk or
 // an exception leaves no half file under that name.

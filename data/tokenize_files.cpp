@@ -1,6 +1,8 @@
 #include "data/tokenize_files.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string_view>
@@ -93,7 +95,7 @@ class FileTokenizer {
 
 void FileTokenizer::add_file(const std::string& path, const std::function<void()>& report) {
   std::ifstream in(path, std::ios::binary);
-  check(in.good(), "text file {}: cannot be opened", path);
+  check(in.good(), "text file {}: cannot be opened ({})", path, std::strerror(errno));
   std::string text;
   size_t wanted = 16 * options_.piece_bytes;
   for (bool last = false; !last;) {
@@ -137,6 +139,19 @@ void FileTokenizer::end_document() {
   in_document_ = false;
 }
 
+// Bytes of a text file, 0 for a pipe. Throws Error when it is nothing to read text from.
+int64_t input_size(const std::string& path, const std::string& output) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  fs::file_status status = fs::status(path, error);
+  check(!fs::is_directory(status), "text file {}: is a folder; name its files", path);
+  check(fs::exists(status), "text file {}: cannot be read ({})", path, error.message());
+  check(!fs::equivalent(path, output, error), "text file {}: is the output, too; name another one",
+        path);
+  check(!is_token_file(path), "text file {}: is a token file already", path);
+  return fs::is_regular_file(status) ? static_cast<int64_t>(fs::file_size(path, error)) : 0;
+}
+
 }  // namespace
 
 DocumentUnit parse_document_unit(const std::string& word) {
@@ -155,14 +170,7 @@ TokenizeProgress tokenize_files(const std::vector<std::string>& inputs, const To
       !options.end_of_text || tokenizer.end_of_text() >= 0,
       "tokenize: the tokenizer has no <|endoftext|> to end documents with; switch end_of_text off");
   int64_t total = 0;
-  for (const auto& path : inputs) {
-    std::error_code error;
-    check(!std::filesystem::is_directory(path, error), "text file {}: is a folder; name its files",
-          path);
-    auto size = std::filesystem::file_size(path, error);
-    check(!error, "text file {}: cannot be read ({})", path, error.message());
-    total += static_cast<int64_t>(size);
-  }
+  for (const auto& path : inputs) total += input_size(path, output);
   FileTokenizer work(tokenizer, output, options);
   work.progress.total_bytes = total;
   auto tell = [&] {
