@@ -20,9 +20,9 @@ int run(const Options& options) {
   if (options.reference) {
     text = configuration_reference();
   } else {
-    RunConfig config = load_run_config(options.config);
-    check_consistent(config, options.ranks);
-    text = write_yaml(config);
+    LoadedConfig loaded = load_run_config(options.config);
+    check_consistent(loaded, options.ranks);
+    text = write_yaml(loaded.config);
   }
   if (launch_from_environment().rank == 0) print_output(text);
   return 0;

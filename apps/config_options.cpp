@@ -1,5 +1,6 @@
 #include "apps/config_options.h"
 
+#include <filesystem>
 #include <fmt/ranges.h>
 
 #include "train/config/yaml_loader.h"
@@ -19,17 +20,24 @@ void add_config_options(CLI::App& command, ConfigOptions& options, bool file_req
       ->type_name("DIR");
 }
 
-RunConfig load_run_config(const ConfigOptions& options) {
-  ConfigTree tree;
-  for (const std::string& file : options.files) tree.add_file(file);
+LoadedConfig load_run_config(const ConfigOptions& options) {
+  LoadedConfig loaded;
+  ConfigTree& tree = loaded.tree;
+  for (const std::string& file : options.files) {
+    check(file.find('=') == std::string::npos || std::filesystem::exists(file),
+          "{}: no such file; is --set missing before it?", file);
+    tree.add_file(file);
+  }
   for (const std::string& assignment : options.assignments) tree.add_override(assignment);
-  RunConfig config = read_config<RunConfig>(tree);
-  if (!options.output.empty()) config.output = options.output;
-  return config;
+  if (!options.output.empty()) tree.add_text_value("output", options.output, "--output");
+  if (!options.resume.empty()) tree.add_text_value("checkpoint.resume", options.resume, "--resume");
+  read_config(tree, loaded.config);
+  return loaded;
 }
 
-void check_consistent(const RunConfig& config, int ranks) {
-  auto problems = validate(config, ranks);
+void check_consistent(const LoadedConfig& loaded, int ranks) {
+  auto problems = validate(loaded.config, ranks);
+  for (std::string& problem : problems) problem = loaded.tree.with_places(problem);
   check(problems.empty(), "{}", fmt::join(problems, "\n"));
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "train/config/config_tree.h"
 #include "train/config/run_config.h"
 
 namespace adagate {
@@ -13,15 +14,21 @@ struct ConfigOptions {
   std::vector<std::string> files;
   std::vector<std::string> assignments;  // of --set
   std::string output;                    // of --output; empty: not given
+  std::string resume;                    // of --resume; empty: not given
 };
 
 // FILE..., --set and --output.
 void add_config_options(CLI::App& command, ConfigOptions& options, bool file_required);
 
-// Reads files, then --set, then --output. Throws Error with every wrong key and value.
-RunConfig load_run_config(const ConfigOptions& options);
+struct LoadedConfig {
+  RunConfig config;
+  ConfigTree tree;  // where each value was written
+};
 
-// Throws one Error with all that contradicts itself, if anything does.
-void check_consistent(const RunConfig& config, int ranks);
+// Reads files, then --set, then --output. Throws Error with every wrong key and value.
+LoadedConfig load_run_config(const ConfigOptions& options);
+
+// Throws one Error with all that contradicts itself, if anything does, and where it was written.
+void check_consistent(const LoadedConfig& loaded, int ranks);
 
 }  // namespace adagate

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <memory>
+#include <unistd.h>
 
 #include "apps/commands.h"
 #include "apps/launch.h"
@@ -26,12 +27,16 @@ int run(const Options& options) {
   configure_threads(options.threads);
   MpiSession session;
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
-  auto cache = std::filesystem::temp_directory_path() / "adagate-cache";
+  // Of this user: another one's could not be written.
+  std::error_code error;
+  auto temporary = std::filesystem::temp_directory_path(error);
+  auto cache = (error ? "/tmp" : temporary) / fmt::format("adagate-cache-{}", getuid());
   Communicator& world = *saved.mesh.world;
   RunData data;
   if (options.data.empty()) {
+    check(saved.config.data.has_validation(),
+          "the run had no validation data: name some with --data");
     data = open_run_data(saved.config, *saved.tokenizer, cache, world);
-    check(data.validation != nullptr, "the run had no validation data: name some with --data");
   } else {
     data.validation = open_text(options.data, "--data", *saved.tokenizer,
                                 saved.config.model.context, cache, world);

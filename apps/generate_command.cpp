@@ -1,4 +1,5 @@
 // adagate generate: text from a trained model.
+#include <cmath>
 #include <memory>
 
 #include "apps/commands.h"
@@ -28,6 +29,9 @@ int run(Options options) {
   }
   const Tokenizer& tokenizer = *saved.tokenizer;
   if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
+  check(std::isfinite(options.sampling.temperature), "--temperature is {}: give a number from 0 on",
+        options.sampling.temperature);
+  check(!options.prompt.empty(), "the prompt is empty: give at least one character");
   bool speaks = launch_from_environment().rank == 0;
   if (speaks) print_output(options.prompt);
   // A character may be spread over tokens: its bytes are printed as they come, in order.
@@ -66,7 +70,9 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
   command->add_option("--top-p", s.top_p, "Draw among the fewest tokens that reach probability p")
       ->check(CLI::Range(0.0001, 1.0))
       ->capture_default_str();
-  command->add_option("--seed", s.seed, "Of the draws")->capture_default_str();
+  command->add_option("--seed", s.seed, "Of the draws")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_flag("--ignore-end", options->to_the_end, "Go on after an end-of-text token");
   command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
       ->check(CLI::Range(0, 4096));

@@ -59,6 +59,8 @@ std::string usage_error(const CLI::App& program, const CLI::ParseError& error) {
              error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError)) {
     message = "no command is given";
   }
+  constexpr std::string_view kRun = "--checkpoint is required";  // CLI11's name of RUN
+  if (message == kRun) message = "RUN, the directory of a run or a checkpoint, is required";
   return fmt::format("{} (see {} --help)", message, help);
 }
 
@@ -90,9 +92,10 @@ int run(int argc, char** argv) {
 }  // namespace
 
 void print_output(const std::string& text) {
+  errno = 0;
   bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  check(written && std::fflush(stdout) == 0, "cannot write to standard output: {}",
-        std::strerror(errno));
+  written = written && std::fflush(stdout) == 0;
+  if (!written) fail("cannot write to standard output: {}", std::strerror(errno));
 }
 
 }  // namespace adagate

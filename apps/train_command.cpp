@@ -20,7 +20,6 @@ namespace {
 
 struct Options {
   ConfigOptions config;
-  std::string resume;
   bool dry_run = false;
   bool overwrite = false;
 };
@@ -34,12 +33,8 @@ int dry_run(RunConfig config, int ranks) {
   return 0;
 }
 
-int run(const Options& options) {
-  RunConfig config = load_run_config(options.config);
-  if (!options.resume.empty()) config.checkpoint.resume = options.resume;
-  log::set_level(config.log_level);
+int train(const RunConfig& config, const Options& options) {
   Launch launch = launch_from_environment();
-  check_consistent(config, launch.ranks);
   if (options.dry_run) return dry_run(config, launch.ranks);
 
   int threads = configure_threads(static_cast<int>(config.parallel.threads));
@@ -63,6 +58,17 @@ int run(const Options& options) {
   return 0;
 }
 
+int run(const Options& options) {
+  LoadedConfig loaded = load_run_config(options.config);
+  log::set_level(loaded.config.log_level);
+  check_consistent(loaded, launch_from_environment().ranks);
+  try {
+    return train(loaded.config, options);
+  } catch (const Error& error) {
+    throw Error(loaded.tree.with_places(error.what()), error.exit_code());
+  }
+}
+
 }  // namespace
 
 void add_train_command(CLI::App& program, Invocation& invocation) {
@@ -70,7 +76,7 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("train", "Train a model, alone or under mpirun");
   add_config_options(*command, options->config, true);
   command
-      ->add_option("--resume", options->resume,
+      ->add_option("--resume", options->config.resume,
                    "Go on from a checkpoint: auto (the newest in the output directory) or a path")
       ->expected(0, 1)
       ->default_str("auto")
@@ -89,7 +95,8 @@ Stopping:
   status 0. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with status 1;
   mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
   command->callback([command, options, &invocation] {
-    if (command->count("--resume") > 0 && options->resume.empty()) options->resume = "auto";
+    if (command->count("--resume") > 0 && options->config.resume.empty())
+      options->config.resume = "auto";
     invocation.run = [options] { return run(*options); };
   });
 }

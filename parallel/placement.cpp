@@ -124,6 +124,9 @@ int configure_threads(int requested) {
   auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
   auto own = cores_of(0);
   auto parent = environment.launched ? cores_of(launcher_process()) : own;
+  constexpr int kMost = 4096;
+  check(requested > 0 || environment.omp_threads <= kMost,
+        "OMP_NUM_THREADS is {}: use {} threads at most", environment.omp_threads, kMost);
   Placement plan = plan_placement(environment, own, parent, requested);
   if (!plan.cores.empty()) {
     cpu_set_t set;

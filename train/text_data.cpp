@@ -1,8 +1,5 @@
 #include "train/text_data.h"
 
-#include <cstring>
-#include <fstream>
-
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
@@ -14,15 +11,11 @@ namespace adagate {
 namespace fs = std::filesystem;
 namespace {
 
-bool is_token_file(const fs::path& path) {
-  char magic[8] = {};
-  std::ifstream(path, std::ios::binary).read(magic, sizeof(magic));
-  return std::memcmp(magic, "adagtok", 8) == 0;
-}
-
 // Path of the token file that `text` has been or will be tokenized into.
 fs::path cached_tokens(const fs::path& text, const Tokenizer& tokenizer, const fs::path& cache) {
-  return cache / fmt::format("{}-{:016x}-{:016x}.tokens", text.stem().string(), checksum_file(text),
+  constexpr size_t kLongestName = 100;
+  return cache / fmt::format("{}-{:016x}-{:016x}.tokens",
+                             text.stem().string().substr(0, kLongestName), checksum_file(text),
                              tokenizer.hash());
 }
 
@@ -32,18 +25,21 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
                                         const Tokenizer& tokenizer, int64_t sequence,
                                         const fs::path& cache, Communicator& world) {
   fs::path tokens = path;
-  on_all_ranks(world, [&] {
+  auto on_all = [&](auto&& work) { on_all_ranks(world, [&] { named(key, work); }); };
+  on_all([&] {
     std::error_code error;
-    check(!path.empty(), "{} is not set: name a token file (adagate tokenize) or a text file", key);
-    check(fs::exists(path, error), "{}: {} does not exist (looked for from {})", key, path,
+    check(!path.empty(), "is not set; name a token file (adagate tokenize) or a text file");
+    check(fs::exists(path, error), "{} does not exist (looked for from {})", path,
           fs::current_path(error).string());
-    check(!fs::is_directory(path, error), "{}: {} is a directory, a file is expected", key, path);
-    check(fs::file_size(path, error) > 0, "{}: {} is empty; name a text or token file with content",
-          key, path);
+    check(!fs::is_directory(path, error), "{} is a directory, a file is expected", path);
+    check(fs::is_regular_file(path, error),
+          "{} is a pipe or a device: save what it gives in a file and name that", path);
+    check(fs::file_size(path, error) > 0, "{} is empty; name a text or token file with content",
+          path);
     if (is_token_file(path)) return;
     tokens = cached_tokens(path, tokenizer, cache);
   });
-  on_all_ranks(world, [&] {
+  on_all([&] {
     std::error_code error;
     if (world.rank() != 0 || tokens == path || fs::exists(tokens, error)) return;
     make_directories(cache);
@@ -51,7 +47,7 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
     log::info("tokenized {}: {} tokens", path, done.tokens);
   });
   std::unique_ptr<TokenDataset> dataset;
-  on_all_ranks(world, [&] {
+  on_all([&] {
     TokenFile file(tokens.string());
     file.view().check_tokenizer(tokenizer);
     dataset = std::make_unique<TokenDataset>(std::move(file), sequence);
@@ -76,9 +72,10 @@ RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const
     held_out = std::max<int64_t>(
         1, static_cast<int64_t>(data.validation_share * static_cast<double>(samples)));
     check(held_out < samples,
-          "data.train, {}, has {} samples of {} tokens: too few to hold out {} of them "
-          "(data.validation_share)",
-          data.train, samples, config.model.context, data.validation_share);
+          "data.validation_share is {}, but data.train, {}, has only {} of model.context {}: name "
+          "a longer text, or another one with data.validation",
+          data.validation_share, data.train,
+          samples == 1 ? "1 sample" : fmt::format("{} samples", samples), config.model.context);
     opened.validation =
         std::make_unique<DatasetRange>(*opened.train_text, samples - held_out, held_out);
   }

@@ -32,4 +32,14 @@ void check(bool condition, fmt::format_string<Args...> format, Args&&... args) {
     throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
 
+// What f() returns; an Error of it gets `key` in front: named("data.train", [&] { ... }).
+template <class F>
+auto named(const std::string& key, F&& f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    throw Error(key + ": " + e.what(), e.exit_code());
+  }
+}
+
 }  // namespace adagate

@@ -161,10 +161,14 @@ TEST_CASE("config: text that is no configuration") {
            {"a: &x [1]\nb: *x\n",
             "x.yaml:2: aliases (*name) are not supported; write the value again, or use base"},
            {std::string("seed: 1\nmodel: \0\n", 17),
-            "x.yaml:2: holds the byte 0x00, which no text file has; is this a YAML file?"},
+            "x.yaml:2: holds the byte 0x00, which no text has; is this the right file?"},
            {"seed: 1\n\xff\xfe",
-            "x.yaml:2: holds the byte 0xff, which no text file has; is this a YAML "
-            "file?"},
+            "x.yaml:2: holds the byte 0xff, which is not UTF-8: write it in that encoding"},
+           {"model:\n\twidth: 3\n",
+            "x.yaml:2: YAML syntax: illegal map value; the line begins with a tab: indent it with "
+            "spaces"},
+           {"output: caf\xe9\n",
+            "x.yaml:1: holds the byte 0xe9, which is not UTF-8: write it in that encoding"},
            {std::string(300000, 'a'), "x.yaml: is larger than 256 KiB; is this a YAML file?"},
            {std::string(100000, '['), "x.yaml:1: nested more than 32 levels deep"},
        }) {
@@ -174,6 +178,23 @@ TEST_CASE("config: text that is no configuration") {
   std::string many;
   for (int i = 0; i < 5000; ++i) many += fmt::format("k{}: 1\n", i);
   CHECK(message_of_text(many) == "x.yaml: more than 4096 values");
+}
+
+TEST_CASE("config: a message is told where the keys it names were written") {
+  ConfigTree tree;
+  tree.add_text("seed: 3\nmoe:\n  experts: 8\noutput: x\n", "x.yaml");
+  tree.add_override("data.train=a.txt");
+  tree.add_text_value("output", "y", "--output");
+  auto places = [&](const char* message) { return tree.with_places(message); };
+  CHECK(places("moe.experts is 8, but parallel.expert is 3: no") ==
+        "x.yaml:3: moe.experts is 8, but parallel.expert is 3: no");
+  CHECK(places("data.train has 3, but moe.experts is 8, moe.experts") ==
+        "--set data.train=a.txt, x.yaml:3: data.train has 3, but moe.experts is 8, moe.experts");
+  CHECK(places("data.train: a.txt is empty") == "--set data.train=a.txt: a.txt is empty");
+  CHECK(places("output y holds: moe.experts") == "--output: output y holds: moe.experts");
+  for (const char* other : {"the output: moe.experts", "moe: x", "moe.gate.k: x", "x", "", ": ",
+                            "seeds: x", "moe.experts.k: x", ".: x"})
+    CHECK(places(other) == other);
 }
 
 TEST_CASE("config: wrong --set") {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <fmt/ranges.h>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -19,6 +20,7 @@ using Kind = ConfigNode::Kind;
 
 constexpr size_t kMostBytes = 256 * 1024;
 constexpr int kMostFiles = 64;
+constexpr const char* kAssignmentForm = "expected key.path=value, e.g. train.batch=16";
 
 // Values of `over` take the place of those of `base`; mappings merge.
 void merge(ConfigNode& base, ConfigNode&& over) {
@@ -136,14 +138,23 @@ void ConfigTree::add_text(const std::string& text, const std::string& source) {
 }
 
 void ConfigTree::add_override(const std::string& assignment) {
-  constexpr const char* kForm = "expected key.path=value, e.g. train.batch=16";
   size_t equals = assignment.find('=');
-  check(equals != std::string::npos, "--set {}: {}", quote(assignment), kForm);
+  check(equals != std::string::npos, "--set {}: {}", quote(assignment), kAssignmentForm);
   std::string path = assignment.substr(0, equals);
   // Unprintable text would garble the message it is the origin of.
   std::string shown = quote(assignment);
   std::string origin = "--set " + shown.substr(1, shown.size() - 2);
   ConfigNode value = parse_yaml(assignment.substr(equals + 1), origin, false);
+  add_value(path, std::move(value), origin);
+}
+
+void ConfigTree::add_text_value(const std::string& path, const std::string& text,
+                                const std::string& origin) {
+  check_text(text, origin);
+  add_value(path, {.kind = Kind::scalar, .quoted = true, .text = text}, origin);
+}
+
+void ConfigTree::add_value(const std::string& path, ConfigNode value, const std::string& origin) {
   std::vector<std::string> keys{""};
   for (char c : path) {
     if (c == '.')
@@ -153,7 +164,7 @@ void ConfigTree::add_override(const std::string& assignment) {
   }
   check(keys.size() <= 32, "{}: the key has more than 32 parts", origin);
   for (size_t i = keys.size(); i-- > 0;) {
-    check(!keys[i].empty(), "{}: a part of the key is empty; {}", origin, kForm);
+    check(!keys[i].empty(), "{}: a part of the key is empty; {}", origin, kAssignmentForm);
     value.key = keys[i];
     value.origin = origin;
     ConfigNode outer{.kind = Kind::map, .origin = origin};
@@ -161,6 +172,35 @@ void ConfigTree::add_override(const std::string& assignment) {
     value = std::move(outer);
   }
   merge(root_, std::move(value));
+}
+
+const ConfigNode* ConfigTree::find_value(std::string_view path) const {
+  const ConfigNode* node = &root_;
+  for (size_t dot = 0; node && dot != std::string_view::npos;) {
+    dot = path.find('.');
+    node = node->find(path.substr(0, dot));
+    if (dot != std::string_view::npos) path.remove_prefix(dot + 1);
+  }
+  return node && node->kind != Kind::map ? node : nullptr;
+}
+
+std::string ConfigTree::with_places(const std::string& message) const {
+  std::vector<std::string> places;
+  std::string_view clause = std::string_view(message).substr(0, message.find(": "));
+  for (size_t begin = 0, end = 0; begin < clause.size(); begin = end + 1) {
+    end = std::min(clause.find_first_of(" ,;", begin), clause.size());
+    std::string_view word = clause.substr(begin, end - begin);
+    // Keys at the top are words of English, too: they count as the first word only.
+    if (begin > 0 && word.find('.') == std::string_view::npos) continue;
+    const ConfigNode* node = find_value(word);
+    if (node && std::find(places.begin(), places.end(), node->origin) == places.end())
+      places.push_back(node->origin);
+  }
+  if (places.empty()) return message;
+  // "--set data.train=x: x is empty" needs no second data.train.
+  bool named_twice = places.size() == 1 && places[0].starts_with("--") && find_value(clause);
+  return fmt::format("{}: {}", fmt::join(places, ", "),
+                     named_twice ? message.substr(clause.size() + 2) : message);
 }
 
 std::string quote(std::string_view text) {

@@ -29,6 +29,9 @@ struct ConfigNode {
 // `with_lines`: origins are "source:line" rather than just `source`.
 ConfigNode parse_yaml(const std::string& text, const std::string& source, bool with_lines = true);
 
+// Throws Error naming `source` and the line when `text` is no UTF-8 text.
+void check_text(const std::string& text, const std::string& source, bool with_lines = false);
+
 // Sources in the order of their weight: a later one overrides an earlier one key by key.
 class ConfigTree {
  public:
@@ -39,13 +42,21 @@ class ConfigTree {
   void add_text(const std::string& text, const std::string& source);
   // "key.path=value", as given to --set; the value is written as in YAML.
   void add_override(const std::string& assignment);
+  // A text as it is, given to an option of its own, which `origin` names.
+  void add_text_value(const std::string& path, const std::string& text, const std::string& origin);
 
   const ConfigNode& root() const { return root_; }
+
+  // Puts in front of `message` where the keys that its first clause names were written, the way a
+  // compiler does: "run.yaml:12, --set moe.experts=3: moe.experts is 3, but ...".
+  std::string with_places(const std::string& message) const;
 
  private:
   void add_file(const std::string& path, std::vector<std::filesystem::path>& open);
   void add_bases(ConfigNode& document, const std::string& path,
                  std::vector<std::filesystem::path>& open);
+  void add_value(const std::string& path, ConfigNode value, const std::string& origin);
+  const ConfigNode* find_value(std::string_view path) const;  // null: not set, or a section
 
   ConfigNode root_{.kind = ConfigNode::Kind::map};
   int files_ = 0;

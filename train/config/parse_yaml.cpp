@@ -1,11 +1,14 @@
 // YAML text to ConfigNode, through yaml-cpp's events rather than its nodes: events show duplicate
 // keys and aliases, and no graph is built that an alias could blow up.
+#include <algorithm>
+#include <cstring>
 #include <sstream>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
 
 #include "core/base/error.h"
+#include "data/unicode.h"
 #include "train/config/config_tree.h"
 
 namespace adagate {
@@ -112,24 +115,39 @@ class TreeBuilder : public YAML::EventHandler {
   int values_ = 0;
 };
 
-void check_is_text(const std::string& text, const std::string& source) {
-  check(text.size() <= kMostBytes, "{}: is larger than {} KiB; is this a YAML file?", source,
-        kMostBytes / 1024);
-  int line = 1;
-  for (char c : text) {
-    unsigned char byte = static_cast<unsigned char>(c);
-    if (c == '\n') ++line;
-    bool allowed = byte >= 0x20 || c == '\n' || c == '\t' || c == '\r';
-    check(allowed && byte != 0x7f && byte < 0xf8,
-          "{}:{}: holds the byte 0x{:02x}, which no text file has; is this a YAML file?", source,
-          line, byte);
-  }
+// The remedy for what yaml-cpp says of a tab in place of spaces: "illegal map value".
+std::string_view tab_hint(const std::string& text, int line) {
+  size_t begin = 0;
+  for (; line > 0 && begin < text.size(); --line) begin = text.find('\n', begin) + 1;
+  size_t end = std::min(text.find_first_not_of(" \t", begin), text.size());
+  bool tab = text.substr(begin, end - begin).find('\t') != std::string::npos;
+  return tab ? "; the line begins with a tab: indent it with spaces" : "";
 }
 
 }  // namespace
 
+void check_text(const std::string& text, const std::string& source, bool with_lines) {
+  int line = 1;
+  for (size_t i = 0; i < text.size();) {
+    CodePoint point = decode_utf8(text, i);
+    auto byte = static_cast<uint8_t>(text[i]);
+    bool control = byte == 0x7f || (byte < 0x20 && !std::strchr("\n\t\r", text[i])) || byte == 0;
+    if (control || !point.valid) {
+      std::string place = with_lines ? fmt::format("{}:{}", source, line) : source;
+      check(!control, "{}: holds the byte 0x{:02x}, which no text has; is this the right file?",
+            place, byte);
+      fail("{}: holds the byte 0x{:02x}, which is not UTF-8: write it in that encoding", place,
+           byte);
+    }
+    if (byte == '\n') ++line;
+    i += point.size;
+  }
+}
+
 ConfigNode parse_yaml(const std::string& text, const std::string& source, bool with_lines) {
-  check_is_text(text, source);
+  check(text.size() <= kMostBytes, "{}: is larger than {} KiB; is this a YAML file?", source,
+        kMostBytes / 1024);
+  check_text(text, source, with_lines);
   TreeBuilder builder(source, with_lines);
   try {
     std::istringstream stream(text);
@@ -140,7 +158,7 @@ ConfigNode parse_yaml(const std::string& text, const std::string& source, bool w
     if (root.origin.empty()) root.origin = source;
     return root;
   } catch (const YAML::Exception& e) {
-    fail("{}: YAML syntax: {}", builder.origin(e.mark), e.msg);
+    fail("{}: YAML syntax: {}{}", builder.origin(e.mark), e.msg, tab_hint(text, e.mark.line));
   }
 }
 

@@ -130,7 +130,7 @@ struct CheckpointConfig {
     v.field("save_at_end", s.save_at_end, "save when the training has ended");
     v.field("resume", s.resume,
             "none: start anew; auto: go on from the newest complete checkpoint in output, if any; "
-            "else the directory of a checkpoint");
+            "else the directory of a checkpoint, or of a run for its newest one");
     v.field("initial_weights", s.initial_weights,
             "one safetensors file with every parameter by its global name, in place of random "
             "initial weights; empty: random");
