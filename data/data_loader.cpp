@@ -44,20 +44,19 @@ DataState DataLoader::state() const {
 
 void DataLoader::restore(const DataState& state) {
   check(state.dataset_size == dataset_.size(),
-        "resume: the saved run's data set had {} samples, this one has {}; resume on the same data "
-        "and sequence length",
-        state.dataset_size, dataset_.size());
+        "data.train has {} samples, but the saved run's had {}: resume on the same data with the "
+        "same model.context and data.validation_share",
+        dataset_.size(), state.dataset_size);
   check(state.global_batch == config_.global_batch,
-        "resume: the saved run's global batch was {}, this one is {}; resume with the same",
-        state.global_batch, config_.global_batch);
-  check(state.seed == config_.seed,
-        "resume: the saved run's data seed was {}, this one is {}; resume with the same",
-        state.seed, config_.seed);
+        "train.batch is {}, but the saved run's was {}: resume with the same", config_.global_batch,
+        state.global_batch);
+  check(state.seed == config_.seed, "seed {}, but the saved run's was {}: resume with the same",
+        config_.seed, state.seed);
   check(
       state.position.epoch >= 0 && state.position.step >= 0 &&
           state.position.step < sampler_.steps_per_epoch(),
       "resume: the saved run stood at step {} of epoch {}, yet an epoch has {} steps; resume with "
-      "the same drop_last",
+      "the same data.keep_last_batch",
       state.position.step, state.position.epoch, sampler_.steps_per_epoch());
   sampler_.set_order(state.order);
   position_ = state.position;

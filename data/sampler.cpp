@@ -29,11 +29,10 @@ Sampler::Sampler(const SamplerConfig& config, int64_t dataset_size)
   check(config.accumulation >= 1, "sampler: {} micro-batches a step; at least 1 is needed",
         config.accumulation);
   check(dataset_size >= 1, "sampler: the data set is empty");
-  check(
-      !config.drop_last || dataset_size >= config.global_batch,
-      "sampler: the data set has {} samples, no full global batch of {}; lower the global batch or "
-      "keep the last one (drop_last: false)",
-      dataset_size, config.global_batch);
+  check(!config.drop_last || dataset_size >= config.global_batch,
+        "data.keep_last_batch is false, but data.train has {} samples, no whole batch of {}: lower "
+        "train.batch or keep the last one",
+        dataset_size, config.global_batch);
   int64_t full = dataset_size / config.global_batch;
   steps_per_epoch_ = full + (!config.drop_last && dataset_size % config.global_batch != 0);
 }

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "core/base/log.h"
@@ -8,7 +9,11 @@
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
 #include "parallel/watchdog.h"
+#include "train/config/config_writer.h"
+#include "train/config/yaml_loader.h"
 #include "train/flops.h"
+#include "train/new_output.h"
+#include "train/saved_model.h"
 #include "train/signals.h"
 #include "train/text_data.h"
 
@@ -18,6 +23,11 @@ namespace {
 
 constexpr int kMaxSkippedSteps = 20;    // in a row; then the run has diverged for good
 constexpr int64_t kEvaluationRows = 8;  // samples of a batch
+
+// What a resumed run must have as it was, and neither tensors nor positions would show.
+constexpr std::string_view kFixedKeys[] = {"model.heads",        "model.rotary_base",
+                                           "model.norm_epsilon", "model.activation",
+                                           "data.shuffle",       "data.keep_last_batch"};
 
 // A whole number among what the trainer adds to a checkpoint's state.
 int64_t number_in(const TrainingState& state, const std::string& name) {
@@ -36,32 +46,6 @@ int64_t number_in(const TrainingState& state, const std::string& name) {
   return value;
 }
 
-// Makes a directory on rank 0; takes back what it made when the run never comes to use it.
-class NewDirectory {
- public:
-  NewDirectory(Communicator& world, const fs::path& path) {
-    on_all_ranks(world, [&] {
-      if (world.rank() != 0) return;
-      std::error_code error;
-      for (fs::path p = fs::absolute(path); !fs::exists(p, error) && p.has_relative_path();
-           p = p.parent_path()) {
-        made_ = p;
-      }
-      make_directories(path);
-    });
-  }
-  ~NewDirectory() {
-    std::error_code error;
-    if (!made_.empty()) fs::remove_all(made_, error);
-  }
-  NewDirectory(const NewDirectory&) = delete;
-  NewDirectory& operator=(const NewDirectory&) = delete;
-  void keep() { made_.clear(); }
-
- private:
-  fs::path made_;  // the uppermost
-};
-
 double seconds_since(PhaseTimer::Clock::time_point start) {
   return std::chrono::duration<double>(PhaseTimer::Clock::now() - start).count();
 }
@@ -73,18 +57,18 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
       options_(std::move(options)),
       mesh_(make_mesh(std::move(world), static_cast<int>(config_.parallel.expert))) {
   on_all_ranks(*mesh_.world, [&] {
-    tokenizer_ = load_tokenizer(config_.data.tokenizer);
+    tokenizer_ = named("data.tokenizer", [&] { return load_tokenizer(config_.data.tokenizer); });
     int64_t& vocabulary = config_.model.vocabulary;
     check(vocabulary == 0 || vocabulary >= tokenizer_->vocabulary_size(),
           "model.vocabulary is {}, the tokenizer {} has {} tokens: leave it 0 or raise it",
           vocabulary, config_.data.tokenizer, tokenizer_->vocabulary_size());
     if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
   });
-  NewDirectory output(*mesh_.world, config_.output);
+  NewOutput output(*mesh_.world, config_.output);
   check_output();
   build_model();
   load_state();
-  data_ = open_run_data(config_, *tokenizer_, fs::path(config_.output) / "cache", *mesh_.world);
+  data_ = open_run_data(config_, *tokenizer_, output.cache(), *mesh_.world);
   loader_ = std::make_unique<DataLoader>(*data_.train,
                                          SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
                                                        .global_batch = config_.train.batch,
@@ -125,7 +109,8 @@ void Trainer::build_model() {
     store_->initialize(static_cast<uint64_t>(config_.seed));
   } else {
     on_all_ranks(*mesh_.world, [&] {
-      load_weights(config_.checkpoint.initial_weights, store_->parameters());
+      named("checkpoint.initial_weights",
+            [&] { load_weights(config_.checkpoint.initial_weights, store_->parameters()); });
       store_->refresh_compute();
     });
     trim_allocator();  // reading took blocks that no step asks for
@@ -145,7 +130,7 @@ void Trainer::build_model() {
 void Trainer::check_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
-    AtomicFile writable(config_file());
+    named("output", [&] { AtomicFile writable(config_file()); });
     check(options_.overwrite || config_.checkpoint.resume != "none" ||
               !find_latest(checkpoint_directory()),
           "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
@@ -176,7 +161,13 @@ std::vector<CheckpointTensor> Trainer::checkpoint_tensors() {
 std::optional<fs::path> Trainer::checkpoint_to_resume() {
   const std::string& from = config_.checkpoint.resume;
   if (from == "none") return std::nullopt;
-  if (from != "auto") return from;
+  if (from != "auto") {
+    fs::path checkpoint;
+    on_all_ranks(*mesh_.world, [&] {
+      named("checkpoint.resume", [&] { checkpoint = resolve_checkpoint(from); });
+    });
+    return checkpoint;
+  }
   // Rank 0 looks: a network file system may show the others an older state.
   std::string latest;
   if (mesh_.world->rank() == 0) {
@@ -206,6 +197,11 @@ void Trainer::load_state() {
 
 void Trainer::restore_position() {
   on_all_ranks(*mesh_.world, [&] {
+    const std::string& text = state_.extra["data_hash"];  // earlier versions saved none
+    check(text.empty() || text == data_hash(),
+          "data.train is {}, whose text is not the one that the saved run was trained on: resume "
+          "on the same data, or start anew in another --output",
+          config_.data.train);
     DataState data = loader_->state();
     data.position = {state_.epoch, state_.epoch_step};
     data.seed = static_cast<uint64_t>(number_in(state_, "seed"));
@@ -215,16 +211,32 @@ void Trainer::restore_position() {
   });
 }
 
+std::string Trainer::data_hash() const {
+  return fmt::format("{:016x}", data_.train_text->view().payload_hash());
+}
+
 // The tensors alone would not show that their numbers stand for other tokens.
 void Trainer::check_resumable(const fs::path& checkpoint) const {
-  TrainingState state = read_manifest(checkpoint).state;
-  auto& extra = state.extra;
+  Manifest manifest = read_manifest(checkpoint);
+  auto& extra = manifest.state.extra;
   check(
       extra["tokenizer_hash"] == fmt::format("{:016x}", tokenizer_->hash()),
       "{} was trained with another tokenizer ({}, hash {}) than data.tokenizer {} (hash {:016x}): "
       "name that one, or start anew in another --output",
       checkpoint.string(), extra["tokenizer"], extra["tokenizer_hash"], config_.data.tokenizer,
       tokenizer_->hash());
+  ConfigTree tree;
+  tree.add_text(manifest.config_yaml, (checkpoint / "manifest.json").string());
+  auto then = list_fields(read_config<RunConfig>(tree)), now = list_fields(config_);
+  for (size_t i = 0; i < now.size(); ++i) {
+    std::string key = now[i].section + "." + now[i].key;
+    bool fixed =
+        std::find(std::begin(kFixedKeys), std::end(kFixedKeys), key) != std::end(kFixedKeys);
+    check(!fixed || now[i].value == then[i].value,
+          "{} is {}, but the run that saved {} had {}: resume with that, or start anew in another "
+          "--output",
+          key, now[i].value, checkpoint.string(), then[i].value);
+  }
 }
 
 void Trainer::save() {
@@ -238,6 +250,7 @@ void Trainer::save() {
   state_.extra["dataset_size"] = std::to_string(data.dataset_size);
   state_.extra["global_batch"] = std::to_string(data.global_batch);
   state_.extra["skipped_steps"] = std::to_string(state_.step - optimizer_->steps());
+  state_.extra["data_hash"] = data_hash();
   state_.extra["tokenizer"] = config_.data.tokenizer;
   state_.extra["tokenizer_hash"] = fmt::format("{:016x}", tokenizer_->hash());
   fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
@@ -311,6 +324,10 @@ double Trainer::run_evaluation() {
 
 TrainingEnd Trainer::run() {
   TrainingEnd end = TrainingEnd::finished;
+  if (state_.step >= total_steps_) {
+    log::info("step {} of {} is reached already: nothing to train; raise train.length to go on",
+              state_.step, total_steps_);
+  }
   while (state_.step < total_steps_) {
     StepReport report = one_step();
     for (auto* observer : observers_) observer->on_step(report);

@@ -57,6 +57,7 @@ class Trainer {
   void load_state();
   void restore_position();
   void check_resumable(const std::filesystem::path& checkpoint) const;
+  std::string data_hash() const;  // of the training text's tokens
   std::vector<CheckpointTensor> checkpoint_tensors();
   StepReport one_step();
   double run_evaluation();

@@ -137,9 +137,11 @@ TEST_CASE("a state of other data or another configuration is refused") {
     return std::string("(no error)");
   };
   CHECK(refused([](DataState&) {}) == "(no error)");
-  CHECK_THAT(refused([](DataState& s) { s.dataset_size = 24; }), Contains("24 samples"));
-  CHECK_THAT(refused([](DataState& s) { s.global_batch = 8; }), Contains("global batch was 8"));
-  CHECK_THAT(refused([](DataState& s) { s.seed = 4; }), Contains("seed was 4"));
+  CHECK_THAT(refused([](DataState& s) { s.dataset_size = 24; }), Contains("had 24"));
+  CHECK_THAT(refused([](DataState& s) { s.global_batch = 8; }),
+             Contains("train.batch is 7, but the saved run's was 8"));
+  CHECK_THAT(refused([](DataState& s) { s.seed = 4; }),
+             Contains("seed 3, but the saved run's was 4"));
   CHECK_THAT(refused([](DataState& s) { s.position.step = 4; }), Contains("4 steps"));
   CHECK_THAT(refused([](DataState& s) { s.order = {1, 2}; }), Contains("order of 2"));
 }

@@ -127,7 +127,8 @@ TEST_CASE("a sampler refuses impossible numbers") {
   CHECK_THROWS_WITH(Sampler({}, 0), Contains("empty"));
   CHECK_THROWS_WITH(Sampler({.global_batch = 0}, 4), Contains("global batch of 0"));
   CHECK_THROWS_WITH(Sampler({.accumulation = 0}, 4), Contains("0 micro-batches"));
-  CHECK_THROWS_WITH(Sampler({.global_batch = 8, .drop_last = true}, 7), Contains("drop_last"));
+  CHECK_THROWS_WITH(Sampler({.global_batch = 8, .drop_last = true}, 7),
+                    Contains("data.keep_last_batch"));
   Sampler sampler({.global_batch = 8}, 16);
   CHECK_THROWS_AS(sampler.global_batch({0, 2}), Error);
   CHECK_THROWS_AS(sampler.global_batch({-1, 0}), Error);

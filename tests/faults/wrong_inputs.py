@@ -52,6 +52,7 @@ class Inputs:
         (folder / "empty.txt").write_bytes(b"")
         (folder / "truncated.tokens").write_bytes(self.tokens.read_bytes()[:-64])
         (folder / "no_checkpoint").mkdir()
+        (folder / "changed.txt").write_bytes(text.read_bytes().swapcase())
         misspelt, misspelt_line = self.edited("misspelt", "accumulation:", "acumulation:")
         typed, typed_line = self.edited("typed", "batch: 8", "batch: eight")
         broken, broken_line = self.edited("broken", "layers: 2", "layers: [2")
@@ -63,7 +64,8 @@ class Inputs:
         return [
             ("misspelt key", [misspelt_line, "'acumulation'", "'accumulation'"], [misspelt]),
             ("wrong type", [typed_line, "train.batch", "integer", "'eight'"], [typed]),
-            ("3 experts on 2 ranks", ["moe.experts is 3", "parallel.expert is 2"],
+            ("3 experts on 2 ranks",
+             ["run.yaml:", "--set moe.experts=3", "moe.experts is 3", "parallel.expert is 2"],
              [ok, *with_set("moe.experts=3")]),
             ("missing file", ["data.train", "nowhere.txt", "does not exist"],
              [ok, *with_set(f"data.train={folder}/nowhere.txt")]),
@@ -91,6 +93,12 @@ class Inputs:
              [ok, f"--resume={folder}/no_checkpoint"]),
             ("bit-flipped shard", ["shard-00001-of-00002.safetensors", "checksum"],
              [ok, "--set", "model.width=48", f"--resume={self.flip_shard()}"]),
+            ("resume on other data", ["data.train", "changed.txt", "another --output"],
+             [folder / "other.yaml", "--resume=auto",
+              *with_set(f"data.train={folder}/changed.txt", "train.length=4s")]),
+            ("resume with other heads", ["model.heads is 4", "had 2"],
+             [folder / "other.yaml", "--resume=auto",
+              *with_set("model.heads=4", "train.length=4s")]),
             ("output of another run", [f"{folder}/other", "--resume=auto", "--overwrite"],
              [ok, "--set", "model.width=48", "--output", folder / "other"]),
         ]
