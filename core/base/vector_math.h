@@ -1,6 +1,7 @@
-// exp, tanh and erf that compilers vectorise: branch-free, no tables, no library calls. In f32 the
-// relative error is below 1e-6 (tests/core/test_vector_math.cpp); the f64 overloads are those of
-// the standard library. The polynomials are minimax fits, made for these intervals.
+// exp, exp2, tanh and the normal distribution that compilers vectorise: branch-free, no tables, no
+// library calls. In f32 the relative error is below 1e-6 (tests/core/test_vector_math.cpp); the f64
+// overloads are those of the standard library. The polynomials are minimax fits, made for these
+// intervals.
 #pragma once
 
 #include <bit>
@@ -41,10 +42,38 @@ ADAGATE_HD inline double exp(double x) {
   return std::exp(x);
 }
 
-template <class T>
-ADAGATE_HD inline T sigmoid(T x) {
-  return T(1) / (T(1) + exp(-x));
+// 0 below -126 (no denormals), infinity from 128; NaN stays NaN.
+ADAGATE_HD inline float exp2(float x) {
+  float clamped = x < -126.0f ? -126.0f : (x > 128.0f ? 128.0f : x);
+  constexpr float kRound = 12582912.0f;  // as above
+  float shifted = clamped + kRound;
+  float f = clamped - (shifted - kRound);  // |f| <= 0.5
+  float p = 0.00015461445f;
+  p = p * f + 0.0013400428f;
+  p = p * f + 0.0096180567f;
+  p = p * f + 0.055503272f;
+  p = p * f + 0.24022651f;
+  p = p * f + 0.69314721f;
+  p = p * f + 1.0f;
+  uint32_t power = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound);
+  uint32_t half = static_cast<uint32_t>(static_cast<int32_t>(power) >> 1);
+  float scale = std::bit_cast<float>((half + 127u) << 23);
+  float rest = std::bit_cast<float>((power - half + 127u) << 23);
+  float y = p * scale * rest;
+  return x < -126.0f ? 0.0f : y;
 }
+ADAGATE_HD inline double exp2(double x) {
+  return std::exp2(x);
+}
+
+// The functions of a T, for templates: one number here, a whole vector in
+// core/ops/cpu/vector_functions.h.
+template <class T>
+struct Functions {
+  using Scalar = T;
+  ADAGATE_HD static T exp2(T x) { return vector_math::exp2(x); }
+  ADAGATE_HD static T normal_cdf(T x);
+};
 
 ADAGATE_HD inline float tanh(float x) {
   float z = x * x;
@@ -62,34 +91,35 @@ ADAGATE_HD inline double tanh(double x) {
   return std::tanh(x);
 }
 
-ADAGATE_HD inline float erf(float x) {
-  float z = x * x;
-  float p = 8.397290663e-5f;
-  p = p * z - 8.149688260e-4f;
-  p = p * z + 5.201705873e-3f;
-  p = p * z - 2.685969823e-2f;
-  p = p * z + 1.128370155e-1f;
-  p = p * z - 3.761263418e-1f;
-  p = p * z + 1.128379167e+0f;
-  float small = x * p;
-  // 1 - erf(t) = exp(-q(t)) on [0.9, 4]; beyond, erf is 1 in f32.
-  float a = std::fabs(x);
-  float t = a > 4.0f ? 4.0f : a;
-  float q = 6.628673085e-7f;
-  q = q * t + 1.232925885e-5f;
-  q = q * t - 3.847813688e-4f;
-  q = q * t + 4.013383319e-3f;
-  q = q * t - 2.481276939e-2f;
-  q = q * t + 1.079056741e-1f;
-  q = q * t + 6.336273370e-1f;
-  q = q * t + 1.129397055e+0f;
-  q = q * t - 1.533806543e-4f;
-  float large = 1.0f - exp(-q);
-  large = x < 0 ? -large : large;
-  return z < 0.85f ? small : large;
+// Phi(x) = (1 + erf(x / sqrt(2))) / 2, absolute error below 1.2e-7, relative error below 4e-6 down
+// to x = -5. T: float or a vector of them.
+template <class T>
+ADAGATE_HD inline T normal_cdf_f32(T x) {
+  // -log2(Phi(-a)) for a >= 0, fitted up to 6.5; from there on it grows.
+  T a = x < 0.0f ? -x : x;
+  T q = 1.3520668e-08f * a - 4.6228863e-07f;
+  q = q * a + 6.6911334e-06f;
+  q = q * a - 5.156891e-05f;
+  q = q * a + 1.9488133e-04f;
+  q = q * a + 1.7174474e-04f;
+  q = q * a - 7.1486416e-03f;
+  q = q * a + 5.2570105e-02f;
+  q = q * a + 4.5918143e-01f;
+  q = q * a + 1.1511086f;
+  q = q * a + 0.99999994f;
+  T tail = Functions<T>::exp2(-q);
+  return x < 0.0f ? tail : 1.0f - tail;
 }
-ADAGATE_HD inline double erf(double x) {
-  return std::erf(x);
+ADAGATE_HD inline float normal_cdf(float x) {
+  return normal_cdf_f32(x);
+}
+ADAGATE_HD inline double normal_cdf(double x) {
+  return 0.5 * std::erfc(-0.70710678118654752 * x);
+}
+
+template <class T>
+ADAGATE_HD inline T Functions<T>::normal_cdf(T x) {
+  return vector_math::normal_cdf(x);
 }
 
 }  // namespace adagate::vector_math

@@ -25,7 +25,12 @@ inline Activation activation_of(std::string_view name) {
   fail("no activation is called '{}'; there are {}", name, fmt::join(kActivationNames, ", "));
 }
 
+// T: a number, or a vector of numbers where vector_math::Functions has them.
 namespace activation {
+
+template <class T>
+using ScalarOf = typename vector_math::Functions<T>::Scalar;
+constexpr double kLog2OfE = 1.4426950408889634;
 
 struct Identity {
   template <class T>
@@ -34,23 +39,32 @@ struct Identity {
   }
   template <class T>
   ADAGATE_HD static T derivative(T) {
-    return T(1);
+    return T{} + ScalarOf<T>(1);
   }
 };
 
-// x/2 (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
+// x/2 (1 + tanh u) = x sigmoid(2u) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3)
 struct Gelu {
+  static constexpr double kTwo = 1.5957691216057308;  // 2 sqrt(2/pi)
+
   template <class T>
   ADAGATE_HD static T value(T x) {
-    T twice_u = T(1.5957691216057308) * (x + T(0.044715) * x * x * x);
-    return x * vector_math::sigmoid(twice_u);
+    return x / (ScalarOf<T>(1) + exp_minus_2u(x));
   }
   template <class T>
   ADAGATE_HD static T derivative(T x) {
-    T twice_u = T(1.5957691216057308) * (x + T(0.044715) * x * x * x);
-    T slope = T(1.5957691216057308) * (T(1) + T(0.134145) * x * x);
-    T s = vector_math::sigmoid(twice_u);
-    return s + x * s * (T(1) - s) * slope;
+    using S = ScalarOf<T>;
+    T slope = S(kTwo) + S(3 * 0.044715 * kTwo) * (x * x);
+    T s = S(1) / (S(1) + exp_minus_2u(x));
+    return s + x * s * (S(1) - s) * slope;
+  }
+
+ private:
+  template <class T>
+  ADAGATE_HD static T exp_minus_2u(T x) {
+    using S = ScalarOf<T>;
+    T power = S(-kTwo * kLog2OfE) + S(-0.044715 * kTwo * kLog2OfE) * (x * x);
+    return vector_math::Functions<T>::exp2(x * power);
   }
 };
 
@@ -58,35 +72,39 @@ struct Gelu {
 struct GeluErf {
   template <class T>
   ADAGATE_HD static T value(T x) {
-    return T(0.5) * x * (T(1) + vector_math::erf(x * T(0.70710678118654752)));
+    return x * vector_math::Functions<T>::normal_cdf(x);
   }
   template <class T>
   ADAGATE_HD static T derivative(T x) {
-    T density = T(0.39894228040143268) * vector_math::exp(T(-0.5) * x * x);
-    return T(0.5) * (T(1) + vector_math::erf(x * T(0.70710678118654752))) + x * density;
+    using S = ScalarOf<T>;
+    using F = vector_math::Functions<T>;
+    T density = S(0.39894228040143268) * F::exp2(S(-0.5 * kLog2OfE) * x * x);
+    return F::normal_cdf(x) + x * density;
   }
 };
 
 struct Relu {
   template <class T>
   ADAGATE_HD static T value(T x) {
-    return x < T(0) ? T(0) : x;  // NaN stays NaN
+    return x < ScalarOf<T>(0) ? T{} : x;  // NaN stays NaN
   }
   template <class T>
   ADAGATE_HD static T derivative(T x) {
-    return x > T(0) ? T(1) : T(0);
+    return x > ScalarOf<T>(0) ? T{} + ScalarOf<T>(1) : T{};
   }
 };
 
 struct Silu {
   template <class T>
   ADAGATE_HD static T value(T x) {
-    return x * vector_math::sigmoid(x);
+    using S = ScalarOf<T>;
+    return x / (S(1) + vector_math::Functions<T>::exp2(S(-kLog2OfE) * x));
   }
   template <class T>
   ADAGATE_HD static T derivative(T x) {
-    T s = vector_math::sigmoid(x);
-    return s + x * s * (T(1) - s);
+    using S = ScalarOf<T>;
+    T s = S(1) / (S(1) + vector_math::Functions<T>::exp2(S(-kLog2OfE) * x));
+    return s + x * s * (S(1) - s);
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include "core/base/vector_math.h"
 #include "core/ops/activation_math.h"
+#include "core/ops/cpu/vector_functions.h"
 #include "tests/support/catch.h"
 
 using namespace adagate;
@@ -24,10 +25,10 @@ double worst_relative_error(F approximate, G exact, float low, float high) {
 
 }  // namespace
 
-TEST_CASE("exp, tanh and erf in f32 are within 1e-6") {
+TEST_CASE("exp, exp2 and tanh in f32 are within 1e-6") {
   auto exp = [](float x) { return vector_math::exp(x); };
   auto tanh = [](float x) { return vector_math::tanh(x); };
-  auto erf = [](float x) { return vector_math::erf(x); };
+  auto exp2 = [](float x) { return vector_math::exp2(x); };
   CHECK(worst_relative_error(
             exp, [](double x) { return std::exp(x); }, -87.2f, 88.7f) < 1e-6);
   CHECK(worst_relative_error(
@@ -37,12 +38,51 @@ TEST_CASE("exp, tanh and erf in f32 are within 1e-6") {
   CHECK(worst_relative_error(
             tanh, [](double x) { return std::tanh(x); }, -1e-4f, 1e-4f) < 1e-6);
   CHECK(worst_relative_error(
-            erf, [](double x) { return std::erf(x); }, -6.0f, 6.0f) < 1e-6);
-  CHECK(worst_relative_error(
-            erf, [](double x) { return std::erf(x); }, -1e-4f, 1e-4f) < 1e-6);
+            exp2, [](double x) { return std::exp2(x); }, -126.0f, 127.9f) < 2e-7);
 }
 
-TEST_CASE("exp, tanh and erf at the ends") {
+TEST_CASE("The normal distribution in f32") {
+  auto exact = [](double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); };
+  auto cdf = [](float x) { return vector_math::normal_cdf(x); };
+  CHECK(worst_relative_error(cdf, exact, -5.0f, 0.0f) < 4e-6);
+  CHECK(worst_relative_error(cdf, exact, 0.0f, 9.0f) < 2.4e-7);
+  CHECK(cdf(-1e30f) == 0.0f);
+  CHECK(cdf(1e30f) == 1.0f);
+  CHECK(std::isnan(cdf(std::nanf(""))));
+}
+
+TEST_CASE("Functions of a vector are those of its numbers") {
+  using Vector = Vec<float>;
+  using Functions = vector_math::Functions<vector_math::Floats>;
+  auto check_lanes = [](auto of_vector, auto of_number, float low, float high) {
+    alignas(kVectorBytes) float in[kLanes<float>], out[kLanes<float>];
+    for (int n = 0; n < 1000; ++n) {
+      for (int i = 0; i < kLanes<float>; ++i)
+        in[i] = low + (high - low) * static_cast<float>(n + 1000 * i) / (1000 * kLanes<float>);
+      store<float>(out, of_vector(load(in)));
+      for (int i = 0; i < kLanes<float>; ++i) {
+        INFO(in[i]);
+        CHECK(out[i] == Approx(of_number(in[i])).epsilon(3e-6).margin(1.2e-38));
+      }
+    }
+  };
+  using namespace activation;
+  check_lanes([](Vector x) { return Functions::exp2(x); },
+              [](float x) { return vector_math::exp2(x); }, -130.0f, 125.9f);
+  check_lanes([](Vector x) { return Functions::normal_cdf(x); },
+              [](float x) { return vector_math::normal_cdf(x); }, -5.0f, 9.0f);
+  check_lanes([](Vector x) { return Gelu::value(x); }, [](float x) { return Gelu::value(x); },
+              -4.0f, 9.0f);
+  check_lanes([](Vector x) { return Silu::derivative(x); },
+              [](float x) { return Silu::derivative(x); }, -1.0f, 9.0f);
+  for (float x : {-INFINITY, -1e30f, 1e30f, INFINITY})
+    CHECK(Functions::exp2(broadcast(x))[0] == (x < 0 ? 0.0f : INFINITY));
+  CHECK(std::isnan(Functions::exp2(broadcast(std::nanf("")))[0]));
+  CHECK(Gelu::value(broadcast(-1e20f))[0] == 0.0f);
+  CHECK(Gelu::value(broadcast(1e20f))[0] == 1e20f);
+}
+
+TEST_CASE("exp, exp2 and tanh at the ends") {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   CHECK(vector_math::exp(-kInfinity) == 0.0f);
   CHECK(vector_math::exp(-1000.0f) == 0.0f);
@@ -53,9 +93,12 @@ TEST_CASE("exp, tanh and erf at the ends") {
   CHECK(vector_math::tanh(kInfinity) == 1.0f);
   CHECK(vector_math::tanh(-kInfinity) == -1.0f);
   CHECK(std::isnan(vector_math::tanh(std::nanf(""))));
-  CHECK(vector_math::erf(kInfinity) == 1.0f);
-  CHECK(vector_math::erf(-kInfinity) == -1.0f);
-  CHECK(std::isnan(vector_math::erf(std::nanf(""))));
+  CHECK(vector_math::exp2(-kInfinity) == 0.0f);
+  CHECK(vector_math::exp2(-127.0f) == 0.0f);
+  CHECK(vector_math::exp2(128.0f) == kInfinity);
+  CHECK(vector_math::exp2(kInfinity) == kInfinity);
+  CHECK(vector_math::exp2(-3.0f) == 0.125f);
+  CHECK(std::isnan(vector_math::exp2(std::nanf(""))));
 }
 
 TEST_CASE("Activations against their textbook formulas") {

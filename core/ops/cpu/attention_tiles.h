@@ -10,6 +10,7 @@
 
 #include "core/ops/attention.h"
 #include "core/ops/cpu/tile_product.h"
+#include "core/ops/cpu/vector_functions.h"
 
 namespace adagate {
 
@@ -284,14 +285,7 @@ inline Vec<C> hide_later_keys(Vec<C> scores, int64_t first, int64_t key, C value
 // Factors of kLanes queries for one key: 0 or the mask's scale.
 inline Vec<float> dropout_factors(const DropoutMask& mask, const uint32_t* keys, uint32_t column,
                                   float) {
-  using Bits = Vec<uint32_t>;
-  Bits x = load(keys) + column * Rng::kRowStride;
-  x ^= x >> 16;
-  x *= 0x21f0aaadu;
-  x ^= x >> 15;
-  x *= 0x735a2d97u;
-  x ^= x >> 15;
-  return x >= mask.threshold ? broadcast(mask.scale) : Vec<float>{};
+  return dropout_factors(mask, load(keys) + column * Rng::kRowStride);
 }
 inline Vec<double> dropout_factors(const DropoutMask& mask, const uint32_t* keys, uint32_t column,
                                    double) {
