@@ -3,87 +3,71 @@
 // an element is a 32-bit mix that vectorises. dbias goes by fixed blocks of rows.
 #include "core/ops/dropout.h"
 
-#include <array>
-
 #include "core/ops/cpu/column_sums.h"
+#include "core/ops/cpu/vector_functions.h"
 
 namespace adagate {
 namespace {
 
-// Factors of one row: 0 or scale each.
-inline void row_factors(DropoutMask mask, uint32_t key, int64_t cols, float* factors) {
-#pragma omp simd
-  for (int64_t c = 0; c < cols; ++c) factors[c] = mask.factor(key, static_cast<uint32_t>(c));
-}
+// The factors of one row; without dropout they are 1.
+template <class C>
+class RowFactors {
+ public:
+  RowFactors(const DropoutMask& mask, const Rng& rng, const int64_t* row_ids, int64_t row)
+      : mask_(mask), key_(row_ids ? rng.row_key(static_cast<uint64_t>(row_ids[row])) : 0) {
+    for (int i = 0; i < kLanes<uint32_t>; ++i)
+      steps_[i] = static_cast<uint32_t>(i) * Rng::kRowStride;
+  }
+  // value * factor, for the columns from c.
+  Vec<C> times(int64_t c, Vec<C> value) const {
+    const auto column = static_cast<uint32_t>(c);
+    if constexpr (std::is_same_v<C, float>) {
+      return value * dropout_factors(mask_, steps_ + (key_ + column * Rng::kRowStride));
+    } else {
+      for (int i = 0; i < kLanes<C>; ++i)
+        value[i] *= static_cast<C>(mask_.factor(key_, column + static_cast<uint32_t>(i)));
+      return value;
+    }
+  }
 
-constexpr int64_t kTile = 512;  // columns handled at a time; their factors stay in the L1 cache
+ private:
+  DropoutMask mask_;
+  uint32_t key_;
+  Vec<uint32_t> steps_;
+};
 
-// The factors where nothing is dropped.
-constexpr auto kOnes = [] {
-  std::array<float, kTile> ones{};
-  ones.fill(1.0f);
-  return ones;
-}();
-
-template <class T>
+template <class T, bool kDrop>
 void forward_row(const DropoutArgs& a, int64_t row) {
   using C = Compute<T>;
-  const uint32_t key = a.row_ids ? a.rng.row_key(static_cast<uint64_t>(a.row_ids[row])) : 0;
-  float drawn[kTile];
-  const float* factors = a.row_ids ? drawn : kOnes.data();
-  for (int64_t begin = 0; begin < a.cols; begin += kTile) {
-    const int64_t n = std::min(kTile, a.cols - begin), at = row * a.cols + begin;
-    const T* x = static_cast<const T*>(a.x) + at;
-    T* y = static_cast<T*>(a.y) + at;
-    if (a.row_ids) {
-      row_factors(a.mask, key + static_cast<uint32_t>(begin) * Rng::kRowStride, n, drawn);
-    }
-    const T* bias = a.bias ? static_cast<const T*>(a.bias) + begin : nullptr;
-    const T* residual = a.residual ? static_cast<const T*>(a.residual) + at : nullptr;
-    if (bias && residual) {
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c)
-        y[c] = T(static_cast<C>(residual[c]) +
-                 static_cast<C>(factors[c]) * (static_cast<C>(x[c]) + static_cast<C>(bias[c])));
-    } else if (residual) {
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c)
-        y[c] = T(static_cast<C>(residual[c]) + static_cast<C>(factors[c]) * static_cast<C>(x[c]));
-    } else {
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c) y[c] = T(static_cast<C>(factors[c]) * static_cast<C>(x[c]));
-    }
-  }
+  const RowFactors<C> factors(a.mask, a.rng, a.row_ids, row);
+  const T* x = static_cast<const T*>(a.x) + row * a.cols;
+  T* y = static_cast<T*>(a.y) + row * a.cols;
+  const T* bias = static_cast<const T*>(a.bias);
+  const T* residual = a.residual ? static_cast<const T*>(a.residual) + row * a.cols : nullptr;
+  for_each_vector<C>(a.cols, [=](int64_t c, auto lanes) {
+    auto value = lanes.load(x + c);
+    if (bias) value += lanes.load(bias + c);
+    if (kDrop) value = factors.times(c, value);
+    if (residual) value += lanes.load(residual + c);
+    lanes.store(y + c, value);
+  });
 }
 
-template <class T>
+template <class T, bool kDrop>
 void backward_row(const DropoutBackwardArgs& a, int64_t row, Compute<T>* dbias) {
   using C = Compute<T>;
-  const uint32_t key = a.row_ids ? a.rng.row_key(static_cast<uint64_t>(a.row_ids[row])) : 0;
-  float drawn[kTile];
-  const float* factors = a.row_ids ? drawn : kOnes.data();
-  for (int64_t begin = 0; begin < a.cols; begin += kTile) {
-    const int64_t n = std::min(kTile, a.cols - begin), at = row * a.cols + begin;
-    const T* dy = static_cast<const T*>(a.dy) + at;
-    if (a.row_ids) {
-      row_factors(a.mask, key + static_cast<uint32_t>(begin) * Rng::kRowStride, n, drawn);
-    }
-    if (dbias) {
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c)
-        dbias[begin + c] += static_cast<C>(factors[c]) * static_cast<C>(dy[c]);
-    }
-    if (!a.dx) continue;
-    T* dx = static_cast<T*>(a.dx) + at;
-    if (a.accumulate_dx) {
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c)
-        dx[c] = T(static_cast<C>(dx[c]) + static_cast<C>(factors[c]) * static_cast<C>(dy[c]));
-    } else {
-#pragma omp simd
-      for (int64_t c = 0; c < n; ++c) dx[c] = T(static_cast<C>(factors[c]) * static_cast<C>(dy[c]));
-    }
-  }
+  const RowFactors<C> factors(a.mask, a.rng, a.row_ids, row);
+  const T* dy = static_cast<const T*>(a.dy) + row * a.cols;
+  T* dx = a.dx ? static_cast<T*>(a.dx) + row * a.cols : nullptr;
+  const bool accumulate = a.accumulate_dx;
+  for_each_vector<C>(a.cols, [=](int64_t c, auto lanes) {
+    auto value = lanes.load(dy + c);
+    if (kDrop) value = factors.times(c, value);
+    if (dbias) lanes.store(dbias + c, lanes.load(dbias + c) + value);
+    if (!dx) return;
+    if (accumulate) value += lanes.load(dx + c);
+    lanes.store(dx + c, value);
+  });
 }
 
 template <class T>
@@ -98,7 +82,9 @@ void backward(const DropoutBackwardArgs& a) {
     C* dbias = sums ? sums + b * a.cols : nullptr;
     if (dbias) std::fill_n(dbias, a.cols, C(0));
     const int64_t end = std::min(a.rows, (b + 1) * kRowBlock);
-    for (int64_t row = b * kRowBlock; row < end; ++row) backward_row<T>(a, row, dbias);
+    for (int64_t row = b * kRowBlock; row < end; ++row) {
+      a.row_ids ? backward_row<T, true>(a, row, dbias) : backward_row<T, false>(a, row, dbias);
+    }
   }
   finish_column_sums(sums, blocks, a.cols, a.cols, a.dbias, a.dbias_dtype, a.accumulate_dbias);
 }
@@ -108,7 +94,10 @@ void backward(const DropoutBackwardArgs& a) {
 void launch(CpuStream&, const DropoutArgs& a) {
   visit_floating(a.dtype, [&](auto type) {
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < a.rows; ++row) forward_row<decltype(type)>(a, row);
+    for (int64_t row = 0; row < a.rows; ++row) {
+      using T = decltype(type);
+      a.row_ids ? forward_row<T, true>(a, row) : forward_row<T, false>(a, row);
+    }
   });
 }
 

@@ -4,29 +4,25 @@
 
 #include <algorithm>
 
+#include "core/ops/cpu/vector_functions.h"
+
 namespace adagate {
 namespace {
 
 constexpr int64_t kParallelFrom = 1 << 14;  // elements that pay for waking the other threads
 
-// y[i] (+)= f(i) for begin <= i < end; f is a copy, so that the loop sees no aliases of it.
-template <class T, class F>
-void write_share(T* y, int64_t begin, int64_t end, bool accumulate, F f) {
-  if (accumulate) {
-#pragma omp simd
-    for (int64_t i = begin; i < end; ++i) y[i] = T(static_cast<Compute<T>>(y[i]) + f(i));
-  } else {
-#pragma omp simd
-    for (int64_t i = begin; i < end; ++i) y[i] = T(f(i));
-  }
-}
-
+// y (+)= f(place, lanes).
 template <class T, class F>
 void write_each(T* y, int64_t n, bool accumulate, F f) {
-  constexpr int64_t kShare = 1 << 13;
+  constexpr int64_t kShare = 1 << 13;  // a multiple of all vectors
 #pragma omp parallel for schedule(static) if (n > kParallelFrom)
-  for (int64_t begin = 0; begin < n; begin += kShare)
-    write_share(y, begin, std::min(n, begin + kShare), accumulate, f);
+  for (int64_t begin = 0; begin < n; begin += kShare) {
+    for_each_vector<Compute<T>>(std::min(kShare, n - begin), [=](int64_t i, auto lanes) {
+      auto value = f(begin + i, lanes);
+      if (accumulate) value += lanes.load(y + begin + i);
+      lanes.store(y + begin + i, value);
+    });
+  }
 }
 
 }  // namespace
@@ -34,21 +30,22 @@ void write_each(T* y, int64_t n, bool accumulate, F f) {
 void launch(CpuStream&, const ElementwiseArgs& args) {
   visit_floating(args.dtype, [&](auto type) {
     using T = decltype(type);
-    using C = Compute<T>;
     const T* a = static_cast<const T*>(args.a);
     const T* b = static_cast<const T*>(args.b);
     T* y = static_cast<T*>(args.y);
-    const C factor = static_cast<C>(args.factor);
+    const auto factor = static_cast<Compute<T>>(args.factor);
     switch (args.kind) {
       case Elementwise::add:
-        return write_each(y, args.n, args.accumulate,
-                          [=](int64_t i) { return static_cast<C>(a[i]) + static_cast<C>(b[i]); });
+        return write_each(y, args.n, args.accumulate, [=](int64_t i, auto lanes) {
+          return lanes.load(a + i) + lanes.load(b + i);
+        });
       case Elementwise::mul:
-        return write_each(y, args.n, args.accumulate,
-                          [=](int64_t i) { return static_cast<C>(a[i]) * static_cast<C>(b[i]); });
+        return write_each(y, args.n, args.accumulate, [=](int64_t i, auto lanes) {
+          return lanes.load(a + i) * lanes.load(b + i);
+        });
       case Elementwise::scale:
         return write_each(y, args.n, args.accumulate,
-                          [=](int64_t i) { return static_cast<C>(a[i]) * factor; });
+                          [=](int64_t i, auto lanes) { return lanes.load(a + i) * factor; });
     }
   });
 }
@@ -79,7 +76,8 @@ void launch(CpuStream&, const BroadcastArgs& args) {
   visit_floating(args.dtype, [&](auto type) {
     using T = decltype(type);
     const Compute<T> dy = *static_cast<const Compute<T>*>(args.dy);
-    write_each(static_cast<T*>(args.dx), args.n, args.accumulate, [=](int64_t) { return dy; });
+    write_each(static_cast<T*>(args.dx), args.n, args.accumulate,
+               [=](int64_t, auto) { return broadcast(dy); });
   });
 }
 

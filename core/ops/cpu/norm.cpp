@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/ops/cpu/column_sums.h"
+#include "core/ops/cpu/vector_functions.h"
 
 namespace adagate {
 namespace {
@@ -16,31 +17,26 @@ void forward_row(const NormArgs& a, int64_t row) {
   using C = Compute<T>;
   const int64_t n = a.cols, at = row * n;
   const T* x = static_cast<const T*>(a.x) + at;
-  C mean = 0, square = 0;
+  C mean = 0;
   if (a.mean) {
-#pragma omp simd reduction(+ : mean)
-    for (int64_t c = 0; c < n; ++c) mean += static_cast<C>(x[c]);
-    mean /= static_cast<C>(n);
+    mean = sum_of_vectors<C>(n, [=](int64_t c, auto lanes) { return lanes.load(x + c); }) /
+           static_cast<C>(n);
     static_cast<C*>(a.mean)[row] = mean;
   }
-#pragma omp simd reduction(+ : square)
-  for (int64_t c = 0; c < n; ++c) {
-    C centred = static_cast<C>(x[c]) - mean;
-    square += centred * centred;
-  }
+  const C square = sum_of_vectors<C>(n, [=](int64_t c, auto lanes) {
+    const auto centred = lanes.only(lanes.load(x + c) - mean);
+    return centred * centred;
+  });
   const C rstd = C(1) / std::sqrt(square / static_cast<C>(n) + static_cast<C>(a.epsilon));
   static_cast<C*>(a.rstd)[row] = rstd;
   const C* gamma = static_cast<const C*>(a.gamma);
   const C* beta = static_cast<const C*>(a.beta);
   T* y = static_cast<T*>(a.y) + at;
-  if (beta) {
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c)
-      y[c] = T((static_cast<C>(x[c]) - mean) * rstd * gamma[c] + beta[c]);
-  } else {
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) y[c] = T(static_cast<C>(x[c]) * rstd * gamma[c]);
-  }
+  for_each_vector<C>(n, [=](int64_t c, auto lanes) {
+    auto value = (lanes.load(x + c) - mean) * rstd * lanes.load(gamma + c);
+    if (beta) value += lanes.load(beta + c);
+    lanes.store(y + c, value);
+  });
 }
 
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * gamma; the RMS form has no
@@ -54,30 +50,26 @@ void backward_row(const NormBackwardArgs& a, int64_t row, Compute<T>* dgamma, Co
   const C* gamma = static_cast<const C*>(a.gamma);
   const C rstd = static_cast<const C*>(a.rstd)[row];
   const C mean = a.mean ? static_cast<const C*>(a.mean)[row] : C(0);
-  C sum_g = 0, sum_gx = 0;
-#pragma omp simd reduction(+ : sum_g, sum_gx)
-  for (int64_t c = 0; c < n; ++c) {
-    C xhat = (static_cast<C>(x[c]) - mean) * rstd, d = static_cast<C>(dy[c]), g = d * gamma[c];
-    sum_g += g;
-    sum_gx += g * xhat;
-    dgamma[c] += d * xhat;
-    dbeta[c] += d;
-  }
+  Vec<C> sums{}, more{};  // of g and of g * xhat
+  for_each_vector<C>(n, [=, &sums, &more](int64_t c, auto lanes) {
+    const auto d = lanes.load(dy + c), xhat = (lanes.load(x + c) - mean) * rstd;
+    const auto g = d * lanes.load(gamma + c);
+    sums += g;
+    more += g * xhat;
+    lanes.store(dgamma + c, lanes.load(dgamma + c) + d * xhat);
+    lanes.store(dbeta + c, lanes.load(dbeta + c) + d);
+  });
   if (!a.dx) return;
-  const C mean_g = a.mean ? sum_g / static_cast<C>(n) : C(0);
-  const C mean_gx = sum_gx / static_cast<C>(n);
+  const C mean_g = a.mean ? sum_lanes<C>(sums) / static_cast<C>(n) : C(0);
+  const C mean_gx = sum_lanes<C>(more) / static_cast<C>(n);
   T* dx = static_cast<T*>(a.dx) + at;
-  auto gradient = [=](int64_t c) {
-    C xhat = (static_cast<C>(x[c]) - mean) * rstd;
-    return rstd * (static_cast<C>(dy[c]) * gamma[c] - mean_g - xhat * mean_gx);
-  };
-  if (a.accumulate_dx) {
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) dx[c] = T(static_cast<C>(dx[c]) + gradient(c));
-  } else {
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) dx[c] = T(gradient(c));
-  }
+  const bool accumulate = a.accumulate_dx;
+  for_each_vector<C>(n, [=](int64_t c, auto lanes) {
+    const auto xhat = (lanes.load(x + c) - mean) * rstd;
+    auto value = rstd * (lanes.load(dy + c) * lanes.load(gamma + c) - mean_g - xhat * mean_gx);
+    if (accumulate) value += lanes.load(dx + c);
+    lanes.store(dx + c, value);
+  });
 }
 
 template <class T>

@@ -5,68 +5,51 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/ops/cpu/vector_functions.h"
+
 namespace adagate {
 namespace {
 
 constexpr int64_t kSortBlock = 1024;       // tokens per histogram
-constexpr int64_t kChunk = 256;            // elements of a row summed at a time, kept in L1
 constexpr int64_t kSerialBytes = 1 << 16;  // below this one thread is faster
 
-// out (+)= sum_i weight_i rows[row_i], elements [begin, begin + n) of one token.
+// out (+)= sum_i weight_i rows[row_i] of one token.
 template <class T>
-void sum_chunk(const SumRowsArgs& a, int64_t t, int64_t begin, int64_t n) {
+void sum_rows(const SumRowsArgs& a, int64_t t) {
   using C = Compute<T>;
-  const T* rows = static_cast<const T*>(a.rows) + begin;
+  const T* rows = static_cast<const T*>(a.rows);
   const C* weight = static_cast<const C*>(a.weight);
-  T* out = static_cast<T*>(a.out) + t * a.width + begin;
-  C sum[kChunk];
-  if (a.accumulate) {
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) sum[c] = static_cast<C>(out[c]);
-  } else {
-    std::fill_n(sum, n, C(0));
-  }
-  for (int32_t i = a.row_start[t]; i < a.row_start[t + 1]; ++i) {
-    const T* row = rows + a.row[i] * a.width;
-    C w = weight ? weight[i] : C(1);
-#pragma omp simd
-    for (int64_t c = 0; c < n; ++c) sum[c] += w * static_cast<C>(row[c]);
-  }
-#pragma omp simd
-  for (int64_t c = 0; c < n; ++c) out[c] = T(sum[c]);
+  T* out = static_cast<T*>(a.out) + t * a.width;
+  const int32_t first = a.row_start[t], last = a.row_start[t + 1];
+  for_each_vector<C>(a.width, [=, &a](int64_t c, auto lanes) {
+    Vec<C> sum{};
+    if (a.accumulate) sum = lanes.load(out + c);
+    for (int32_t i = first; i < last; ++i)
+      sum += (weight ? weight[i] : C(1)) * lanes.load(rows + a.row[i] * a.width + c);
+    lanes.store(out + c, sum);
+  });
 }
 
 template <class T>
 void sum_kernel(const SumRowsArgs& a) {
 #pragma omp parallel for schedule(static) if (a.tokens * a.width > kSerialBytes / 4)
-  for (int64_t t = 0; t < a.tokens; ++t)
-    for (int64_t begin = 0; begin < a.width; begin += kChunk)
-      sum_chunk<T>(a, t, begin, std::min(kChunk, a.width - begin));
+  for (int64_t t = 0; t < a.tokens; ++t) sum_rows<T>(a, t);
 }
 
 // One assignment's row: drow (+)= w dy, returns <dy, row>.
 template <class T>
 Compute<T> combine_backward_row(const T* dy, const T* row, Compute<T> w, T* drow, bool accumulate,
                                 int64_t width) {
-  using C = Compute<T>;
-  C dot = 0;
-  if (!drow) {
-#pragma omp simd reduction(+ : dot)
-    for (int64_t c = 0; c < width; ++c) dot += static_cast<C>(dy[c]) * static_cast<C>(row[c]);
-  } else if (accumulate) {
-#pragma omp simd reduction(+ : dot)
-    for (int64_t c = 0; c < width; ++c) {
-      dot += static_cast<C>(dy[c]) * static_cast<C>(row[c]);
-      drow[c] = T(static_cast<C>(drow[c]) + w * static_cast<C>(dy[c]));
+  return sum_of_vectors<Compute<T>>(width, [=](int64_t c, auto lanes) {
+    const auto d = lanes.load(dy + c);
+    const auto product = d * lanes.load(row + c);
+    if (drow) {
+      auto value = w * d;
+      if (accumulate) value += lanes.load(drow + c);
+      lanes.store(drow + c, value);
     }
-  } else {
-#pragma omp simd reduction(+ : dot)
-    for (int64_t c = 0; c < width; ++c) {
-      dot += static_cast<C>(dy[c]) * static_cast<C>(row[c]);
-      drow[c] = T(w * static_cast<C>(dy[c]));
-    }
-  }
-  return dot;
+    return product;
+  });
 }
 
 template <class T>
