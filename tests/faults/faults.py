@@ -56,9 +56,9 @@ FAULTS = [
 
     # Kernels.
     Fault("norm: the projection on x is dropped in backward", "core/ops/cpu/norm.cpp",
-          "gamma[c] - mean_g - xhat * mean_gx)", "gamma[c] - mean_g)", "^core$"),
+          "gamma + c) - mean_g - xhat * mean_gx)", "gamma + c) - mean_g)", "^core$"),
     Fault("a gradient overwrites where it should add", "core/ops/cpu/elementwise.cpp",
-          "y[i] = T(static_cast<Compute<T>>(y[i]) + f(i));", "y[i] = T(f(i));", "^core$"),
+          "if (accumulate) value += lanes.load(y + begin + i);", "", "^core$"),
     Fault("dropout: survivors are not scaled up", "core/ops/dropout.h",
           "row_key + column * Rng::kRowStride) >= threshold ? scale : 0.0f",
           "row_key + column * Rng::kRowStride) >= threshold ? 1.0f : 0.0f", "^core$"),
@@ -85,10 +85,10 @@ FAULTS = [
           "int64_t begin = p.offsets ? p.offsets[group] : 0;",
           "int64_t begin = p.offsets ? p.offsets[group] + (group == 0) : 0;", "^core$"),
     Fault("swiglu: gate and up change places", "core/ops/cpu/bias_activation.cpp",
-          "put(dgate + half + c, from_up, kAccumulate);",
-          "put(dgate + half + c, from_gate, kAccumulate);", "^core$"),
+          "put(lanes, dh, half + c, from_up, q.accumulate_dh);",
+          "put(lanes, dh, half + c, from_gate, q.accumulate_dh);", "^core$"),
     Fault("gelu: the slope of its cubic term is off", "core/ops/activation_math.h",
-          "T(0.134145) * x * x", "T(0.13) * x * x", "^core$"),
+          "S(3 * 0.044715 * kTwo)", "S(0.13 * kTwo)", "^core$"),
 
     # The step, over ranks and micro-batches.
     Fault("loss: a dropped 1/N of the other ranks", "train/training_step.cpp",
