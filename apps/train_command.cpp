@@ -39,7 +39,6 @@ int train(const RunConfig& config, const Options& options) {
 
   int threads = configure_threads(static_cast<int>(config.parallel.threads));
   MpiSession session;
-  install_stop_signals();
   std::string yaml = write_yaml(config);
   Trainer trainer(config, {.config_yaml = yaml, .overwrite = options.overwrite}, session.world());
   // Only rank 0 tells; the others work in silence.
@@ -59,6 +58,7 @@ int train(const RunConfig& config, const Options& options) {
 }
 
 int run(const Options& options) {
+  install_stop_signals();  // one that comes before the first step ends the run after it
   LoadedConfig loaded = load_run_config(options.config);
   log::set_level(loaded.config.log_level);
   check_consistent(loaded, launch_from_environment().ranks);

@@ -6,6 +6,7 @@
 #include "data/token_file.h"
 #include "data/tokenize_files.h"
 #include "parallel/agree.h"
+#include "train/signals.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -43,7 +44,11 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
     std::error_code error;
     if (world.rank() != 0 || tokens == path || fs::exists(tokens, error)) return;
     make_directories(cache);
-    TokenizeProgress done = tokenize_files({path}, tokenizer, tokens.string());
+    TokenizeProgress done =
+        tokenize_files({path}, tokenizer, tokens.string(), {}, [](const TokenizeProgress& p) {
+          check(stop_signal() == 0 || p.bytes == p.total_bytes,
+                "stopped by a signal before the first step");
+        });
     log::info("tokenized {}: {} tokens", path, done.tokens);
   });
   std::unique_ptr<TokenDataset> dataset;

@@ -12,7 +12,6 @@
 #include "train/config/config_writer.h"
 #include "train/config/yaml_loader.h"
 #include "train/flops.h"
-#include "train/new_output.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
 #include "train/text_data.h"
@@ -84,7 +83,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                          config_.train.schedule.decay, config_.train.schedule.final_ratio);
   if (saved_step_ >= 0) restore_position();
   claim_output();
-  output.keep();
+  output_lock_ = output.keep();
 }
 
 Trainer::~Trainer() = default;

@@ -11,6 +11,7 @@
 #include "train/config/run_config.h"
 #include "train/evaluation.h"
 #include "train/learning_rate.h"
+#include "train/new_output.h"
 #include "train/observer.h"
 #include "train/text_data.h"
 #include "train/training_step.h"
@@ -64,6 +65,7 @@ class Trainer {
   void save();
   bool due(const Duration& every) const;
 
+  std::unique_ptr<DirectoryLock> output_lock_;
   RunConfig config_;
   TrainerOptions options_;
   Mesh mesh_;

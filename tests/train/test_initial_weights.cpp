@@ -60,6 +60,7 @@ TEST_CASE("initial weights: read from a file, and a wrong file is refused") {
   }
   second.run();
 
+  config.output = (folder.path / "third").string();
   config.model.width = 12;
   CHECK_THROWS_WITH(Trainer(config, {}, make_self_mesh().world),
                     Catch::Contains("embedding.tokens has shape"));
