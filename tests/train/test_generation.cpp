@@ -1,0 +1,131 @@
+// Sampling and the continuation of a text, against what their definitions say.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/nn/parameter_store.h"
+#include "tests/support/catch.h"
+#include "tests/train/tiny_run.h"
+#include "train/generation.h"
+
+using namespace adagate;
+using namespace adagate::tiny;
+
+namespace {
+
+// Shares of the tokens drawn at many positions.
+std::vector<double> shares(const std::vector<float>& logits, const SamplingOptions& options) {
+  constexpr int kDraws = 20000;
+  std::vector<double> share(logits.size());
+  for (uint64_t position = 0; position < kDraws; ++position)
+    share[static_cast<size_t>(sample_token(logits, options, position))] += 1.0 / kDraws;
+  return share;
+}
+
+// softmax(logits / temperature) over the tokens `kept`, zero elsewhere.
+std::vector<double> softmax(const std::vector<float>& logits, double temperature,
+                            const std::vector<size_t>& kept) {
+  std::vector<double> p(logits.size());
+  double sum = 0;
+  for (size_t i : kept) sum += p[i] = std::exp(logits[i] / temperature);
+  for (double& x : p) x /= sum;
+  return p;
+}
+
+void expect_shares(const SamplingOptions& options, const std::vector<double>& expected) {
+  const std::vector<float> logits = {0.5f, 2.0f, -1.0f, 1.5f, 0.5f};
+  std::vector<double> found = shares(logits, options);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    INFO("token " << i);
+    if (expected[i] == 0) CHECK(found[i] == 0);
+    CHECK(found[i] == Approx(expected[i]).margin(0.012));
+  }
+}
+
+struct TinyModel {
+  Scenario scenario;
+  Decoder model;
+  ParameterStore store;
+
+  explicit TinyModel(const Scenario& s)
+      : scenario(s),
+        model(model_config(s), moe_config(s), make_self_mesh()),
+        store(model, {.master = DType::f64, .compute = DType::f64, .allocate_grad = {}}) {
+    store.initialize(5);
+  }
+
+  // The most probable token after `text`, computed without a cache.
+  int32_t next(std::span<const int32_t> text) {
+    NoRecording off;
+    auto n = static_cast<int64_t>(text.size());
+    ForwardContext context{.batch = 1, .sequence = n};
+    Tensor hidden = model.forward(Tensor::from(text, {n}), context);
+    std::vector<double> logits = model.logits(hidden.slice(n - 1, n)).to_doubles();
+    return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("sampling: the shares are those of the softmax") {
+  const std::vector<float> logits = {0.5f, 2.0f, -1.0f, 1.5f, 0.5f};
+  const std::vector<size_t> all = {0, 1, 2, 3, 4};
+  expect_shares({.temperature = 1.0, .top_k = 0, .top_p = 1.0}, softmax(logits, 1.0, all));
+  expect_shares({.temperature = 2.5, .top_k = 0, .top_p = 1.0}, softmax(logits, 2.5, all));
+  expect_shares({.temperature = 0.5, .top_k = 0, .top_p = 1.0}, softmax(logits, 0.5, all));
+  // Of equal ones top-k takes the lower index.
+  expect_shares({.temperature = 1.0, .top_k = 3, .top_p = 1.0}, softmax(logits, 1.0, {0, 1, 3}));
+  // Probabilities 0.465, 0.282, 0.104, 0.104, 0.023 (with 1.0): the smallest set that reaches
+  // top_p.
+  expect_shares({.temperature = 1.0, .top_k = 0, .top_p = 0.4}, softmax(logits, 1.0, {1}));
+  expect_shares({.temperature = 1.0, .top_k = 0, .top_p = 0.7}, softmax(logits, 1.0, {1, 3}));
+  expect_shares({.temperature = 1.0, .top_k = 0, .top_p = 0.8}, softmax(logits, 1.0, {0, 1, 3}));
+}
+
+TEST_CASE("sampling: temperature 0 takes the most probable token, the seed decides else") {
+  CHECK(sample_token({1.0f, 3.0f, 3.0f, 2.0f}, {.temperature = 0}, 0) == 1);
+  std::vector<float> flat(1000, 0.0f);
+  SamplingOptions options{.temperature = 1.0, .top_k = 0, .top_p = 1.0, .seed = 4}, other = options;
+  other.seed = 5;
+  CHECK(sample_token(flat, options, 7) == sample_token(flat, options, 7));
+  CHECK(sample_token(flat, options, 7) != sample_token(flat, options, 8));
+  CHECK(sample_token(flat, options, 7) != sample_token(flat, other, 7));
+  CHECK_THROWS_WITH(sample_token({NAN, NAN}, {.temperature = 0}, 0), Catch::Contains("not finite"));
+}
+
+TEST_CASE("generation: the tokens that a model without a cache would choose, past its context") {
+  for (bool modern : {false, true})
+    for (size_t prompt_length : {1u, 5u, 8u, 13u}) {
+      INFO("modern " << modern << ", prompt of " << prompt_length);
+      TinyModel tiny({.sequence = 8, .modern = modern});
+      std::vector<int32_t> text;
+      for (size_t i = 0; i < prompt_length; ++i) text.push_back(static_cast<int32_t>(i * 7 % 23));
+      std::vector<int32_t> fresh =
+          generate(tiny.model, text, {.tokens = 30, .temperature = 0, .stop_token = -1}, {});
+      REQUIRE(fresh.size() == 30);
+      // The text since the model last started anew: once the context is full, from its last half.
+      size_t begin = text.size() > 8 ? text.size() - 8 : 0;
+      for (size_t i = 0; i < fresh.size(); ++i) {
+        if (text.size() - begin > 8) begin = text.size() - 4;
+        INFO("token " << i);
+        REQUIRE(fresh[i] == tiny.next(std::span(text).subspan(begin)));
+        text.push_back(fresh[i]);
+      }
+    }
+}
+
+TEST_CASE("generation: ends at the stop token, tells each token, draws by position") {
+  TinyModel tiny({.sequence = 8});
+  SamplingOptions options{
+      .tokens = 200, .temperature = 1.0, .top_k = 0, .top_p = 1.0, .seed = 3, .stop_token = -1};
+  std::vector<int32_t> told,
+      all = generate(tiny.model, {1, 2}, options, [&](int32_t token) { told.push_back(token); });
+  CHECK(told == all);
+  REQUIRE(all.size() == 200);
+  // Were the draw the same at every position, few tokens would occur.
+  CHECK(std::set<int32_t>(all.begin(), all.end()).size() > 12);
+  options.stop_token = all[40];
+  auto end = std::find(all.begin(), all.end(), all[40]);
+  CHECK(generate(tiny.model, {1, 2}, options, {}) == std::vector<int32_t>(all.begin(), end));
+  CHECK_THROWS_WITH(generate(tiny.model, {}, options, {}), Catch::Contains("prompt is empty"));
+}
