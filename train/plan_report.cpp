@@ -2,11 +2,20 @@
 
 #include <fmt/format.h>
 
+#include "core/ops/linear_cross_entropy.h"
 #include "train/flops.h"
 #include "train/progress.h"
 
 namespace adagate {
 namespace {
+
+// Experts that a token takes in one layer at most: an untrained gate is undecided everywhere.
+double most_experts(const GateConfig& gate) {
+  if (gate.policy == "top1") return 1;
+  if (gate.policy == "topk") return static_cast<double>(gate.k);
+  if (gate.policy == "adaptive") return static_cast<double>(gate.k_max);
+  return 2;
+}
 
 // Experts that a token takes in one layer, as far as the policy alone tells.
 double expected_experts(const GateConfig& gate) {
@@ -34,7 +43,7 @@ double block_elements(const RunConfig& c, bool sparse) {
   // The block's input, both norms' outputs, attention's output, the middle of the residual stream.
   double kept = 5 * width + qkv;
   if (!sparse) return kept + feed_forward;
-  double experts = expected_experts(c.moe.gate);
+  double experts = most_experts(c.moe.gate);
   return kept + experts * (2 * width + feed_forward) + 2 * static_cast<double>(c.moe.experts);
 }
 
@@ -59,9 +68,12 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
     per_token += checkpointing ? static_cast<double>(c.model.width)
                                : block_elements(c, c.moe.is_moe_layer(i));
   }
-  if (checkpointing) per_token += block_elements(c, moe_layers(c) > 0);
-  memory.activations = static_cast<int64_t>(
-      per_token * static_cast<double>(samples * c.model.context) * (bf16 ? 2 : 4));
+  // A block made again, and in both cases the gradients of one block.
+  per_token += (checkpointing ? 2 : 1) * block_elements(c, moe_layers(c) > 0);
+  int64_t tokens = samples * c.model.context;
+  memory.activations =
+      static_cast<int64_t>(per_token * static_cast<double>(tokens) * (bf16 ? 2 : 4)) +
+      logits_bytes(tokens, c.model.vocabulary, DType::f32);
   return memory;
 }
 
@@ -76,7 +88,7 @@ std::string plan_report(const RunConfig& c, int ranks) {
                                 static_cast<int64_t>(assignments));
   std::string text = fmt::format(
       "parameters   {} total, {} active per token{}\n"
-      "memory       {} per rank for parameters and optimizer, about {} for activations\n"
+      "memory       {} per rank for parameters and optimizer, about {} for activations and logits\n"
       "mesh         {} ranks = {} expert-parallel x {} replicas; data parallel over all\n"
       "step         {} samples of {} tokens = {} tokens, {:.1f} GFLOP\n",
       format_count(static_cast<double>(counts.total)),

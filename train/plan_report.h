@@ -7,9 +7,10 @@
 
 namespace adagate {
 
+// Bytes of one rank.
 struct MemoryEstimate {
-  int64_t parameters = 0;   // bytes of one rank: values, gradients, moments, bf16 copies
-  int64_t activations = 0;  // bytes of one rank: what one micro-batch keeps for backward
+  int64_t parameters = 0;   // values, gradients, moments, bf16 copies
+  int64_t activations = 0;  // at most about: what a micro-batch keeps for backward, and its logits
 };
 
 MemoryEstimate estimate_memory(const RunConfig& config, int ranks);

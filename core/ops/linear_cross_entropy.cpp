@@ -24,6 +24,13 @@ int64_t padded(int64_t vocabulary) {
   return ld % 512 == 0 ? ld + 16 : ld;
 }
 
+int64_t rows_per_chunk(int64_t rows, int64_t vocabulary, DType z_type) {
+  int64_t row_bytes = padded(vocabulary) * static_cast<int64_t>(size_of(z_type));
+  int64_t most = std::max(kFewestRows, kChunkBytes / row_bytes / 64 * 64);
+  int64_t chunks = std::max<int64_t>(1, (rows + most - 1) / most);
+  return std::min(most, ((rows + chunks - 1) / chunks + 15) / 16 * 16);
+}
+
 // One call: what its chunks share.
 class Chunks {
  public:
@@ -37,18 +44,13 @@ class Chunks {
         z_type_(x.dtype() == DType::f64 ? DType::f64 : DType::f32),
         gradient_type_(x.dtype() == w.dtype() ? x.dtype() : z_type_) {}
 
-  int64_t rows_per_chunk(int64_t rows) const {
-    int64_t row_bytes = ld_ * static_cast<int64_t>(size_of(z_type_));
-    int64_t most = std::max(kFewestRows, kChunkBytes / row_bytes / 64 * 64);
-    int64_t chunks = std::max<int64_t>(1, (rows + most - 1) / most);
-    return std::min(most, ((rows + chunks - 1) / chunks + 15) / 16 * 16);
-  }
+  int64_t rows_of(int64_t rows) const { return rows_per_chunk(rows, vocabulary_, z_type_); }
 
   // x and dx are rows of this chunk; dx and dw may be empty.
   void run(const Tensor& x, const int32_t* targets, double* loss, const Tensor& dx,
            const GradDestination& dw) {
     int64_t rows = x.rows();
-    if (!z_) z_ = Tensor::empty({rows_per_chunk(rows), ld_}, z_type_, x.device());
+    if (!z_) z_ = Tensor::empty({rows_of(rows), ld_}, z_type_, x.device());
     launch_on(x.device(), MatmulArgs{.a = x.raw(),
                                      .b = w_.raw(),
                                      .c = z_.raw(),
@@ -165,6 +167,11 @@ ValidRows valid_rows(const Tensor& x, const Tensor& w, const Tensor& targets) {
 
 }  // namespace
 
+int64_t logits_bytes(int64_t rows, int64_t vocabulary, DType type) {
+  return rows_per_chunk(rows, vocabulary, type) * padded(vocabulary) *
+         static_cast<int64_t>(size_of(type));
+}
+
 CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const Tensor& targets,
                                   double scale) {
   Tensor x = x_any.reshape({x_any.rows(), x_any.cols()});
@@ -178,7 +185,7 @@ CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const Te
   if (dw && !dw.accumulate && count == 0) dw.tensor.fill(0);
 
   Chunks chunks(x, w, scale, recording);
-  int64_t step = chunks.rows_per_chunk(count);
+  int64_t step = chunks.rows_of(count);
   std::vector<double> losses(static_cast<size_t>(count));
   for (int64_t begin = 0; begin < count; begin += step) {
     int64_t end = std::min(begin + step, count);

@@ -21,6 +21,9 @@ struct CrossEntropy {
 CrossEntropy linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targets,
                                   double scale);
 
+// Bytes of logits of `type` that linear_cross_entropy holds at a time for `rows` rows of x.
+int64_t logits_bytes(int64_t rows, int64_t vocabulary, DType type);
+
 // x [.., D], w [V, D] -> x w^T [.., V] in f32 (f64 in f64 mode), for inference: not recorded.
 Tensor logits(const Tensor& x, const Tensor& w);
 
