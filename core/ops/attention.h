@@ -54,6 +54,12 @@ struct AttentionArgs {
   Rng rng;
   DropoutMask mask;
   DType dtype;
+  // Forward of one sequence against cached rows: the queries stand at the positions from `start`,
+  // keys (rotated) and values apart from them, [start + sequence, kv_heads * head_dim]. lse may be
+  // null then.
+  const void* cached_keys = nullptr;
+  const void* cached_values = nullptr;
+  int64_t start = 0;
 };
 
 struct AttentionBackwardArgs {

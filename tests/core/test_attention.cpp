@@ -172,22 +172,28 @@ TEST_CASE("attention refuses what does not fit") {
 
 TEST_CASE("attention by steps equals attention at once") {
   for (double rotary : {0.0, 100.0}) {
-    AttentionShape s{.batch = 1,
-                     .sequence = 90,
-                     .heads = 4,
-                     .kv_heads = 2,
-                     .head_dim = 6,
-                     .rotary_base = rotary};
-    Tensor qkv = random_normal({90, 48}, 1);
-    Tensor whole = attention(qkv, s, {}, {}, {});
-    KvCache cache;
-    for (int64_t at = 0, rows = 40; at < 90; at += rows, rows = at < 80 ? 1 : 10) {
-      rows = std::min<int64_t>(rows, 90 - at);
-      AttentionShape step = s;
-      step.sequence = rows;
-      Tensor part = attention_step(qkv.slice(at, at + rows).clone(), step, cache);
-      CHECK(relative_error(part, whole.slice(at, at + rows)) < 1e-12);
-      CHECK(cache.length == at + rows);
+    for (int64_t head_dim : {6, 80}) {
+      for (DType type : {DType::f64, DType::f32, DType::bf16}) {
+        INFO("rotary " << rotary << ", head_dim " << head_dim << ", " << name_of(type));
+        AttentionShape s{.batch = 1,
+                         .sequence = 91,
+                         .heads = 4,
+                         .kv_heads = 2,
+                         .head_dim = head_dim,
+                         .rotary_base = rotary};
+        Tensor qkv = random_normal({91, 8 * head_dim}, 1).to(type);
+        Tensor whole = attention(qkv, s, {}, {}, {});
+        const double bound = type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-5 : 2e-2;
+        KvCache cache;
+        // Many rows at once, also behind an odd number of cached ones, and one by one.
+        for (int64_t at = 0, rows = 41; at < 91; at += rows, rows = at < 77 ? 1 : 14) {
+          AttentionShape step = s;
+          step.sequence = rows;
+          Tensor part = attention_step(qkv.slice(at, at + rows).clone(), step, cache);
+          CHECK(relative_error(part, whole.slice(at, at + rows)) < bound);
+          CHECK(cache.length == at + rows);
+        }
+      }
     }
   }
 }

@@ -46,7 +46,7 @@ class Forward {
   // Elements of scratch memory that one unit takes at most.
   static int64_t scratch(const AttentionArgs& args) {
     const int64_t dim = AttentionUnit<T>(args, 0).padded_dim;
-    return 2 * (round_up(args.sequence, kMicroRows) + kPanel<C>)*dim / kDepth +
+    return 2 * (round_up(args.start + args.sequence, kMicroRows) + kPanel<C>)*dim / kDepth +
            2 * (kPanel<C> + 1) * dim + kKeys * kPanel<C>;
   }
 
@@ -63,11 +63,11 @@ class Forward {
   // The keys and values up to `end` that have not been packed yet.
   void pack_keys(int64_t end) {
     if (end <= packed_) return;
-    const T* qkv = static_cast<const T*>(args_.qkv);
+    end = std::min(keys_, round_up(end, kPanel<C>));  // pairs of rows stay together
     const int64_t dim = unit_.padded_dim, rows = (end == keys_ ? padded_keys_ : end) - packed_;
-    pack_by_row<Operands>(unit_.k_rows(qkv), packed_, end, rows, args_.head_dim, dim, unit_.rotary,
+    pack_by_row<Operands>(unit_.keys(), packed_, end, rows, args_.head_dim, dim, unit_.key_rotary(),
                           spare_, k_ + packed_ * row_elements());
-    pack_by_column<Operands>(unit_.v_rows(qkv), packed_, end, rows, args_.head_dim, dim,
+    pack_by_column<Operands>(unit_.values(), packed_, end, rows, args_.head_dim, dim,
                              RotaryRows<C>{}, spare_, v_ + packed_ * row_elements());
     packed_ = end;
   }
@@ -75,19 +75,19 @@ class Forward {
   // The queries [first, first + kPanel) of one head.
   void panel(int64_t head, int64_t first) {
     const int64_t dim = unit_.padded_dim, end = std::min(first + kPanel<C>, args_.sequence);
-    const int64_t real_end = std::clamp(unit_.seen, first, end);  // rows past it are zero
+    const int64_t real_end = std::clamp(unit_.queries, first, end);  // rows past it are zero
     const int64_t limit = unit_.key_limit(real_end);
     auto output = unit_.output_rows(static_cast<T*>(args_.output), head);
-    C* lse = unit_.lse(head);
+    C* lse = args_.lse ? unit_.lse(head) : nullptr;
     for (int64_t t = real_end; t < end; ++t) {
       std::fill_n(output.row(t), args_.head_dim, T{});
-      lse[t] = C(0);
+      if (lse) lse[t] = C(0);
     }
     if (real_end == first) return;
     pack_keys(limit);
     const auto q_rows = unit_.q_rows(static_cast<const T*>(args_.qkv), head);
-    pack_by_row<Operands>(q_rows, first, real_end, kPanel<C>, args_.head_dim, dim, unit_.rotary,
-                          spare_, q_);
+    pack_by_row<Operands>(q_rows, first, real_end, kPanel<C>, args_.head_dim, dim,
+                          unit_.query_rotary(), spare_, q_);
     transpose(kPanel<C>, row_elements(), q_, row_elements(), q_transposed_, kPanel<C>);
     if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, real_end - first, keys32_);
     expect_rows(head, first, end, limit);
@@ -103,7 +103,7 @@ class Forward {
       const int64_t j = (t - first) / L, i = (t - first) % L;
       unpack_row<false, T, C>(o_ + (t - first) * dim, nullptr, nullptr, args_.head_dim,
                               C(1) / sum_[j][i], output.row(t));
-      lse[t] = max_[j][i] + std::log2(sum_[j][i]);
+      if (lse) lse[t] = max_[j][i] + std::log2(sum_[j][i]);
     }
   }
 
@@ -115,13 +115,14 @@ class Forward {
     const int64_t next_end = std::min(end + kPanel<C>, last_);
     prefetch_.add(unit_.q_rows(qkv, head), end, next_end);
     if (packed_ < keys_) {
-      prefetch_.add(unit_.k_rows(qkv), end, next_end);
-      prefetch_.add(unit_.v_rows(qkv), end, next_end);
+      const int64_t next_keys = std::min(packed_ + kPanel<C>, keys_);
+      prefetch_.add(unit_.keys(), packed_, next_keys);
+      prefetch_.add(unit_.values(), packed_, next_keys);
     } else if (end == last_ && next_unit_ >= 0) {
       const AttentionUnit<T> next(args_, next_unit_);
-      prefetch_.add(next.q_rows(qkv, next.kv_head * next.group), 0, kPanel<C>);
-      prefetch_.add(next.k_rows(qkv), 0, kPanel<C>);
-      prefetch_.add(next.v_rows(qkv), 0, kPanel<C>);
+      prefetch_.add(next.q_rows(qkv, next.kv_head * next.group), 0, std::min(kPanel<C>, last_));
+      prefetch_.add(next.keys(), 0, std::min(kPanel<C>, keys_));
+      prefetch_.add(next.values(), 0, std::min(kPanel<C>, keys_));
     }
     const int64_t blocks = (limit + kKeys - 1) / kKeys;
     prefetch_.spread((round_up(limit, kMicroRows) + blocks * unit_.padded_dim) / kMicroRows);
@@ -146,7 +147,7 @@ class Forward {
                                                             kPanel<C>, to + L, kPanel<C>);
       }
     }
-    for (int j = 0; j < 2; ++j) softmax(j, first + j * L, key, seen[j]);
+    for (int j = 0; j < 2; ++j) softmax(j, args_.start + first + j * L, key, seen[j]);
     if (key == 0) {
       mix<Write::overwrite>(key, seen);
       return;
@@ -177,7 +178,7 @@ class Forward {
   }
 
   // Turns one vector-wide column of scores into weights, as right operands of the next product;
-  // updates its running maximum and sum. Lane 0 is the query `first`.
+  // updates its running maximum and sum. Lane 0 is the query at position `first`.
   void softmax(int j, int64_t first, int64_t key, int64_t count) {
     C* column = scores_ + j * L;
     const C scale = static_cast<C>(args_.scale * kLog2E);  // weights are powers of 2

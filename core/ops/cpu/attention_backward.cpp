@@ -126,7 +126,7 @@ class Backward {
   // The queries [first, first + kTile) of one head against all keys of the range.
   void tile(int64_t head, int64_t first) {
     const int64_t dim = unit_.padded_dim, end = std::min(first + kTile<C>, args_.sequence);
-    const int64_t real_end = std::clamp(unit_.seen, first, end);
+    const int64_t real_end = std::clamp(unit_.queries, first, end);
     auto dq = unit_.q_rows(static_cast<T*>(grad_.dqkv), head);
     if (range_.want_dq && !grad_.accumulate) {
       for (int64_t t = real_end; t < end; ++t) std::fill_n(dq.row(t), args_.head_dim, T{});
@@ -201,9 +201,10 @@ class Backward {
       }
       if (next_unit_ >= 0) {
         const AttentionUnit<T> next(args_, next_unit_);
-        expect_queries(next, next.kv_head * next.group, 0, kTile<C>);
-        prefetch_.add(next.k_rows(qkv), 0, kTile<C>);
-        prefetch_.add(next.v_rows(qkv), 0, kTile<C>);
+        const int64_t count = std::min(kTile<C>, args_.sequence);
+        expect_queries(next, next.kv_head * next.group, 0, count);
+        prefetch_.add(next.k_rows(qkv), 0, count);
+        prefetch_.add(next.v_rows(qkv), 0, count);
       }
     }
     const int64_t groups = round_up(limit - range_.first_key, kMicroRows) / kMicroRows;

@@ -1,13 +1,15 @@
-// Attention of a few new rows against cached keys and values, on the CPU. Work per thread: one
-// (row, head); the keys and values it sees are read once, one size each per element, so this runs
-// at the speed of memory.
+// Attention of new rows against cached keys and values, on the CPU. A few rows: work per thread is
+// one (row, head); the keys and values it sees are read once, so this runs at the speed of memory.
+// Many rows (a prompt) go blockwise like training, from the cache.
 #include <cmath>
-#include <vector>
 
+#include "core/device/cpu_buffer.h"
 #include "core/ops/cpu/attention_tiles.h"
 
 namespace adagate {
 namespace {
+
+constexpr int64_t kBlockwise = 8;  // rows from which on packing the cache pays
 
 // Appends the rotated keys and the values of the new rows.
 template <class T>
@@ -20,23 +22,38 @@ void append(const AttentionStepArgs& a) {
     rotary.cosines += a.start * half;
     rotary.sines += a.start * half;
   }
-  std::vector<C> row(static_cast<size_t>(a.head_dim));
+  const CpuBuffer row(static_cast<size_t>(a.head_dim) * sizeof(C));
   for (int64_t h = 0; h < a.kv_heads; ++h) {
     const T* k = static_cast<const T*>(a.qkv) + (a.heads + h) * a.head_dim;
     const T* v = k + cols;
     T* to_k = static_cast<T*>(a.k) + a.start * cols + h * a.head_dim;
     T* to_v = static_cast<T*>(a.v) + a.start * cols + h * a.head_dim;
     for (int64_t t = 0; t < a.rows; ++t) {
-      pack_row(HeadRows<const T>{k, stride}, t, a.head_dim, a.head_dim, rotary, row.data());
-      for (int64_t i = 0; i < a.head_dim; ++i) to_k[t * cols + i] = T(row[static_cast<size_t>(i)]);
+      pack_row(HeadRows<const T>{k, stride}, t, a.head_dim, a.head_dim, rotary, row.as<C>());
+      for_each_vector<C>(a.head_dim, [&](int64_t i, auto lanes) {
+        lanes.store(to_k + t * cols + i, lanes.load(row.as<C>() + i));
+      });
       std::copy_n(v + t * stride, a.head_dim, to_v + t * cols);
     }
   }
 }
 
+// y = factor * sum over n of weights[n] * v[n * stride], for kVectors vectors that stay in
+// registers.
+template <int kVectors, class T, class C>
+inline void mix(const T* v, int64_t stride, int64_t count, const C* weights, C factor, T* y) {
+  Vec<C> sum[kVectors] = {};
+  for (int64_t n = 0; n < count; ++n, v += stride)
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) sum[j] += weights[n] * load_any(v + j * kLanes<C>);
+  for (int j = 0; j < kVectors; ++j) store_any(y + j * kLanes<C>, factor * sum[j]);
+}
+
+// One (row, head). scratch: C [head_dim + keys], both rounded up to vectors.
 template <class T>
-void attend(const AttentionStepArgs& a, int64_t row, int64_t head) {
+void attend(const AttentionStepArgs& a, int64_t row, int64_t head, Compute<T>* scratch) {
   using C = Compute<T>;
+  constexpr int64_t L = kLanes<C>;
   const int64_t stride = (a.heads + 2 * a.kv_heads) * a.head_dim;
   const int64_t cols = a.kv_heads * a.head_dim, half = a.head_dim / 2;
   const int64_t seen = a.causal ? a.start + row + 1 : a.start + a.rows;
@@ -46,42 +63,71 @@ void attend(const AttentionStepArgs& a, int64_t row, int64_t head) {
     rotary.cosines += a.start * half;
     rotary.sines += a.start * half;
   }
-  std::vector<C> q(static_cast<size_t>(a.head_dim)), scores(static_cast<size_t>(seen));
+  C *query = scratch, *weights = scratch + round_up(a.head_dim, L);
   pack_row(HeadRows<const T>{static_cast<const T*>(a.qkv) + head * a.head_dim, stride}, row,
-           a.head_dim, a.head_dim, rotary, q.data());
-  C largest = -std::numeric_limits<C>::infinity(), sum = 0;
+           a.head_dim, a.head_dim, rotary, query);
+  const T* k = static_cast<const T*>(a.k) + column;
+  C largest = -std::numeric_limits<C>::infinity();
   for (int64_t n = 0; n < seen; ++n) {
-    const T* k = static_cast<const T*>(a.k) + n * cols + column;
-    const C* query = q.data();
-    C score = 0;
-#pragma omp simd reduction(+ : score)
-    for (int64_t i = 0; i < a.head_dim; ++i) score += query[i] * static_cast<C>(k[i]);
-    score *= static_cast<C>(a.scale);
-    scores[static_cast<size_t>(n)] = score;
-    largest = std::max(largest, score);
+    weights[n] = row_product(query, k + n * cols, a.head_dim) * static_cast<C>(a.scale * kLog2E);
+    largest = std::max(largest, weights[n]);
   }
-  std::vector<C> mixed(static_cast<size_t>(a.head_dim), C(0));
-  C* y = mixed.data();
-  for (int64_t n = 0; n < seen; ++n) {
-    const C weight = std::exp(scores[static_cast<size_t>(n)] - largest);
-    const T* v = static_cast<const T*>(a.v) + n * cols + column;
-    sum += weight;
-#pragma omp simd
-    for (int64_t i = 0; i < a.head_dim; ++i) y[i] += weight * static_cast<C>(v[i]);
+  const C sum = sum_of_vectors<C>(seen, [=](int64_t n, auto lanes) {
+    const auto weight = lanes.only(exp2(lanes.load(weights + n) - largest));
+    lanes.store(weights + n, weight);
+    return weight;
+  });
+  const T* v = static_cast<const T*>(a.v) + column;
+  T* y = static_cast<T*>(a.output) + row * a.heads * a.head_dim + head * a.head_dim;
+  const C factor = C(1) / sum;
+  int64_t d = 0;
+  for (; d + 4 * L <= a.head_dim; d += 4 * L) mix<4>(v + d, cols, seen, weights, factor, y + d);
+  for (; d + L <= a.head_dim; d += L) mix<1>(v + d, cols, seen, weights, factor, y + d);
+  for (; d < a.head_dim; ++d) {
+    C one = 0;
+    for (int64_t n = 0; n < seen; ++n) one += weights[n] * static_cast<C>(v[n * cols + d]);
+    y[d] = T(factor * one);
   }
-  T* output = static_cast<T*>(a.output) + row * a.heads * a.head_dim + head * a.head_dim;
-  for (int64_t i = 0; i < a.head_dim; ++i) output[i] = T(y[i] / sum);
+}
+
+template <class T>
+void attend_each(const AttentionStepArgs& a) {
+  using C = Compute<T>;
+  const int64_t elements = round_up(a.head_dim, kLanes<C>) + round_up(a.start + a.rows, kLanes<C>);
+  const Scratch<C> scratch(available_threads(), elements);
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < a.rows * a.heads; ++i)
+    attend<T>(a, i / a.heads, i % a.heads, scratch.of_this_thread().take(elements));
 }
 
 }  // namespace
 
-void launch(CpuStream&, const AttentionStepArgs& a) {
+void launch(CpuStream& stream, const AttentionStepArgs& a) {
   visit_floating(a.dtype, [&](auto type) {
-    using T = decltype(type);
-    append<T>(a);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < a.rows * a.heads; ++i) attend<T>(a, i / a.heads, i % a.heads);
+    append<decltype(type)>(a);
+    if (a.rows < kBlockwise) attend_each<decltype(type)>(a);
   });
+  if (a.rows < kBlockwise) return;
+  launch(stream, AttentionArgs{.qkv = a.qkv,
+                               .output = a.output,
+                               .lse = nullptr,
+                               .lengths = nullptr,
+                               .row_ids = nullptr,
+                               .cosines = a.cosines,
+                               .sines = a.sines,
+                               .batch = 1,
+                               .sequence = a.rows,
+                               .heads = a.heads,
+                               .kv_heads = a.kv_heads,
+                               .head_dim = a.head_dim,
+                               .causal = a.causal,
+                               .scale = a.scale,
+                               .rng = {},
+                               .mask = {},
+                               .dtype = a.dtype,
+                               .cached_keys = a.k,
+                               .cached_values = a.v,
+                               .start = a.start});
 }
 
 }  // namespace adagate

@@ -217,8 +217,8 @@ void pack_by_column(const HeadRows<const T>& from, int64_t begin, int64_t end, i
 }
 
 // The inner product of two rows.
-template <class T>
-inline Compute<T> row_product(const T* a, const T* b, int64_t n) {
+template <class T, class U>
+inline Compute<T> row_product(const T* a, const U* b, int64_t n) {
   using C = Compute<T>;
   Vec<C> products{};
   int64_t i = 0;
@@ -316,7 +316,8 @@ struct AttentionUnit {
         kv_head(unit % a.kv_heads),
         group(a.heads / a.kv_heads),
         padded_dim(round_up(a.head_dim, kColumns)),
-        seen(a.lengths ? std::clamp<int64_t>(a.lengths[sample], 0, a.sequence) : a.sequence),
+        queries(a.lengths ? std::clamp<int64_t>(a.lengths[sample], 0, a.sequence) : a.sequence),
+        seen(a.start + queries),
         rotary{static_cast<const C*>(a.cosines), static_cast<const C*>(a.sines)},
         args(a) {}
 
@@ -333,6 +334,20 @@ struct AttentionUnit {
   HeadRows<P> v_rows(P* qkv) const {
     return columns(qkv, args.heads + args.kv_heads + kv_head);
   }
+  // The keys and values that queries see, wherever they stand.
+  HeadRows<const T> keys() const {
+    return args.cached_keys ? cached(args.cached_keys) : k_rows(static_cast<const T*>(args.qkv));
+  }
+  HeadRows<const T> values() const {
+    return args.cached_values ? cached(args.cached_values)
+                              : v_rows(static_cast<const T*>(args.qkv));
+  }
+  // Angles of the queries; cached keys have been rotated.
+  RotaryRows<C> query_rotary() const {
+    const int64_t skipped = rotary.cosines ? args.start * (args.head_dim / 2) : 0;
+    return {rotary.cosines + skipped, rotary.sines + skipped};
+  }
+  RotaryRows<C> key_rotary() const { return args.cached_keys ? RotaryRows<C>{} : rotary; }
   // Rows of a head in a matrix laid out like the output.
   template <class P>
   HeadRows<P> output_rows(P* output, int64_t head) const {
@@ -342,17 +357,21 @@ struct AttentionUnit {
   C* lse(int64_t head) const {
     return static_cast<C*>(args.lse) + (sample * args.heads + head) * args.sequence;
   }
-  // Keys that queries before position `query_end` see.
+  // Keys that queries before `query_end` see.
   int64_t key_limit(int64_t query_end) const {
-    return args.causal ? std::min(seen, query_end) : seen;
+    return args.causal ? std::min(seen, args.start + query_end) : seen;
   }
 
   int64_t sample, kv_head, group, padded_dim;
-  int64_t seen;  // keys that exist for this sample
+  int64_t queries;  // rows of this sample that are not padding
+  int64_t seen;     // keys that exist for it
   RotaryRows<C> rotary;
   const AttentionArgs& args;
 
  private:
+  HeadRows<const T> cached(const void* rows) const {
+    return {static_cast<const T*>(rows) + kv_head * args.head_dim, args.kv_heads * args.head_dim};
+  }
   template <class P>
   HeadRows<P> columns(P* qkv, int64_t head) const {
     const int64_t stride = (args.heads + 2 * args.kv_heads) * args.head_dim;
