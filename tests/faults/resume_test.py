@@ -72,7 +72,7 @@ def stop_and_resume(program, name, number, whom, mpirun_args=(), status=0):
         assert saved, f"no checkpoint; exit code {code}:\n{output}"
         step = max(saved)
         assert code == status, f"exit code {code} instead of {status}:\n{output}"
-        assert not any(map(is_alive, ranks)), "a rank is still there"
+        wait_for(lambda: not any(map(is_alive, ranks)), "end of the ranks", timeout=5)
 
         whole = scratch.config("whole", expert=2, length=f"{step + 10}s")
         program.train(2, whole)
