@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/signal_handler.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 
@@ -41,13 +42,6 @@ void wait_ms(int milliseconds) {
   std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
 }
 
-void handle(int signal, void (*handler)(int)) {
-  struct sigaction action = {};
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
-  sigaction(signal, &action, nullptr);
-}
-
 // Waits for a rank other than this one to end the job; returns when none has. The mpirun of Open
 // MPI 4 sleeps for a second after SIGCONT and for another one after SIGTERM; a signal ends its
 // sleep, and SIGCHLD, which tells it to look after its children, does so without other effects.
@@ -56,7 +50,7 @@ void wait_for_end_of_job(int code) {
   constexpr int kUntilAsleep = 20;   // from its signal on
   constexpr int kBetweenCalls = 50;  // less than mpirun would sleep
   constexpr int64_t kRecent = 1;     // seconds; an older SIGCONT was another (a resumed job's)
-  handle(SIGTERM, [](int) { g_terminated = true; });
+  handle_signal(SIGTERM, [](int) { g_terminated = true; });
   pid_t launcher = std::getenv("OMPI_COMM_WORLD_SIZE") ? launcher_process() : 0;
   int64_t start = seconds_now();
   for (int ms = 0; ms < kPatience && !g_terminated; ms += 5) {
@@ -85,7 +79,7 @@ Launch launch_from_environment() {
 void notice_ending_ranks() {
   if (launch_from_environment().rank == 0) return;
   // mpirun's order on ending a job is SIGCONT at once, SIGTERM a second later, SIGKILL.
-  handle(SIGCONT, [](int) { g_noticed_at = seconds_now(); });
+  handle_signal(SIGCONT, [](int) { g_noticed_at = seconds_now(); });
 }
 
 void end_with_error(const std::string& message, int exit_code) {

@@ -2,6 +2,8 @@
 
 #include <csignal>
 
+#include "core/base/signal_handler.h"
+
 namespace adagate {
 namespace {
 
@@ -14,11 +16,8 @@ void on_signal(int signal) {
 }  // namespace
 
 void install_stop_signals() {
-  struct sigaction action = {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGUSR1, &action, nullptr);
+  handle_signal(SIGTERM, on_signal);
+  handle_signal(SIGUSR1, on_signal);
 }
 
 int stop_signal() {

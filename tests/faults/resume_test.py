@@ -82,6 +82,22 @@ def stop_and_resume(program, name, number, whom, mpirun_args=(), status=0):
         return f"step {step} saved, exit code {code} after {took:.1f} s"
 
 
+def stop_at_any_moment(program, times):
+    """SIGTERM to both ranks wherever they are, in a kernel too: a checkpoint, status 0."""
+    for time in range(times):
+        with Scratch(INSIDE) as scratch:
+            config = scratch.config("stopped", expert=2, length="1000000s")
+            process = program.start(2, "train", config)
+            first = 2 + 7 * time % 100
+            wait_for(lambda: last_step(scratch.path / "stopped") >= first, f"step {first}", process)
+            for rank in children(process.pid):
+                os.kill(rank, signal.SIGTERM)
+            code, output, _ = finish(process)
+            assert code == 0, f"stop {time} of {times}: exit code {code}:\n{output}"
+            assert checkpoints(scratch.path / "stopped"), f"stop {time}: no checkpoint:\n{output}"
+    return f"{times} stops"
+
+
 def relative(a, b):
     return abs(a - b) / max(abs(a), abs(b), 1e-30)
 
@@ -166,6 +182,8 @@ def main():
         report.case(f"{name} to {whom}, then resumed", stop_and_resume, program, name, number, whom,
                     mpirun_args, status)
 
+    report.case("SIGTERM to both ranks at any moment", stop_at_any_moment, program,
+                200 if arguments.full else 6)
     layouts = [(1, 1), (2, 1, "train.activation_checkpointing=block"),
                (2, 2, "train.accumulation=4"), (4, 2, "train.accumulation=1")]
     report.case("4 ranks to other layouts", other_layouts, program, layouts)
