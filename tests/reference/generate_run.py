@@ -23,7 +23,11 @@ CONFIG = {
     "moe": generate_moe.moe_config(4, 1, generate_moe.adaptive("all", "raw", 2, 0.05), "paper",
                                    0.01, 0.001),
     "data": {"validation_share": 0.2, "shuffle": False},
-    "train": {**common.training_config(5, STEPS, 2), "evaluate_every": "5s"},
+    # No value is the program's default, so that each must have been passed on.
+    "train": {**common.training_config(5, STEPS, 2), "evaluate_every": "5s",
+              "optimizer": {"name": "adamw", "learning_rate": 4e-3, "beta1": 0.85, "beta2": 0.97,
+                            "epsilon": 1e-6, "weight_decay": 0.3, "clip_norm": 0.8},
+              "schedule": {"warmup": "3s", "decay": "cosine", "final_ratio": 0.2}},
 }
 
 

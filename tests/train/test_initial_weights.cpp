@@ -39,7 +39,43 @@ RunConfig tiny_config(const fs::path& folder, const std::string& name) {
   return config;
 }
 
+struct Losses final : TrainingObserver {
+  std::vector<double> values;
+  void on_step(const StepReport& report) override { values.push_back(report.result.loss); }
+};
+
+std::vector<double> losses_of(const RunConfig& config) {
+  Losses losses;
+  Trainer trainer(config, {}, make_self_mesh().world);
+  trainer.observe(losses);
+  trainer.run();
+  return losses.values;
+}
+
 }  // namespace
+
+TEST_CASE("a run's seed draws its dropout, beside weights and data") {
+  Folder folder;
+  RunConfig config = tiny_config(folder.path, "weights");
+  fs::path file = folder.path / "weights.safetensors";
+  {
+    Trainer first(config, {}, make_self_mesh().world);
+    export_weights(file, first.store().parameters(), first.mesh());
+  }
+  // The same weights and the same order of samples whatever the seed.
+  config.checkpoint.initial_weights = file.string();
+  config.data.shuffle = false;
+  auto with_seed = [&](int64_t seed, double dropout) {
+    config.seed = seed;
+    config.model.dropout = dropout;
+    config.output = (folder.path / fmt::format("seed{}_{}", seed, dropout)).string();
+    fs::remove_all(config.output);
+    return losses_of(config);
+  };
+  CHECK(with_seed(1, 0.0) == with_seed(2, 0.0));
+  CHECK(with_seed(1, 0.3) == with_seed(1, 0.3));
+  CHECK(with_seed(1, 0.3)[0] != with_seed(2, 0.3)[0]);
+}
 
 TEST_CASE("initial weights: read from a file, and a wrong file is refused") {
   Folder folder;

@@ -1,0 +1,90 @@
+// Steps whose gradient is not finite change nothing, on all ranks alike, and are accounted for.
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <unistd.h>
+
+#include "tests/support/catch.h"
+#include "tests/train/tiny_run.h"
+#include "train/trainer.h"
+
+namespace adagate {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Folder {
+  fs::path path = fs::temp_directory_path() / fmt::format("adagate_skipped_{}", ::getpid());
+  Folder() {
+    fs::remove_all(path);
+    fs::create_directories(path);
+  }
+  ~Folder() { fs::remove_all(path); }
+};
+
+// A run from weights of which one is infinite.
+RunConfig broken_run(const fs::path& folder, const std::string& name, int64_t steps) {
+  std::ofstream(folder / "text.txt") << "one two three four five six seven eight nine ten\n";
+  RunConfig config;
+  config.model.layers = 1;
+  config.model.width = 8;
+  config.model.heads = 2;
+  config.model.context = 8;
+  config.train.batch = 2;
+  config.train.length = {static_cast<double>(steps), Duration::Unit::steps};
+  config.data.train = (folder / "text.txt").string();
+  config.output = (folder / "whole").string();
+  fs::path weights = folder / "weights.safetensors";
+  {
+    Trainer trainer(config, {}, make_self_mesh().world);
+    trainer.store().find("blocks.0.feed_forward.up.weight")->master().data<float>()[3] = INFINITY;
+    export_weights(weights, trainer.store().parameters(), trainer.mesh());
+  }
+  config.checkpoint.initial_weights = weights.string();
+  config.output = (folder / name).string();
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("a gradient that is not finite on one rank skips the step on all") {
+  using namespace tiny;
+  Scenario s{.steps = 1};
+  std::vector<int> skipped(2, 0), unchanged(2, 0);
+  run_ranks(2, [&](std::shared_ptr<Communicator> world) {
+    auto me = static_cast<size_t>(world->rank());
+    Mesh mesh = make_mesh(std::move(world), 2);
+    Decoder model(model_config(s), moe_config(s), mesh);
+    ParameterStore store(model, {.master = DType::f64, .compute = DType::f64});
+    store.initialize(5);
+    Tensor up = store.find("blocks.1.moe.experts.up.weight")->master();
+    if (me == 1) up.fill(NAN);  // its experts alone
+    AdamW adamw(store, {});
+    TrainingStep step(model, store, adamw, mesh, {.seed = 9});
+    Tensor tokens = store.find("embedding.tokens")->master();
+    std::vector<double> before = tokens.to_doubles();
+    Samples samples(s, 8);
+    std::vector<int64_t> ids{static_cast<int64_t>(me), static_cast<int64_t>(me) + 2};
+    StepResult result = step.run(std::vector{make_batch(samples, ids, ids)}, 0, 0.01, false);
+    skipped[me] = result.skipped;
+    unchanged[me] = tokens.to_doubles() == before && adamw.steps() == 0;
+  });
+  CHECK(skipped == std::vector<int>{1, 1});
+  CHECK(unchanged == std::vector<int>{1, 1});
+}
+
+TEST_CASE("skipped steps are not AdamW's, and too many in a row end the run") {
+  Folder folder;
+  RunConfig config = broken_run(folder.path, "short", 3);
+  Trainer trainer(config, {}, make_self_mesh().world);
+  trainer.run();
+  CHECK(trainer.state().step == 3);
+  Manifest manifest = read_manifest(*find_latest(trainer.checkpoint_directory()));
+  CHECK(manifest.state.extra.at("skipped_steps") == "3");
+
+  config = broken_run(folder.path, "long", 30);
+  Trainer endless(config, {}, make_self_mesh().world);
+  CHECK_THROWS_WITH(endless.run(), Catch::Contains("not finite in 20 steps in a row"));
+}
+
+}  // namespace adagate
