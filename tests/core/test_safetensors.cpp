@@ -65,6 +65,17 @@ TEST_CASE("safetensors: tensors of every type come back as written") {
   REQUIRE_THROWS_AS(file.read("absent"), Error);
 }
 
+TEST_CASE("safetensors: the data begins at a multiple of 8 bytes, as the format asks") {
+  std::string name;
+  for (int length = 0; length < 9; ++length, name += 'x') {
+    std::vector<NamedTensor> tensors{{name, Tensor::zeros({3}, DType::f32)}};
+    write_safetensors(scratch("aligned.safetensors"), tensors);
+    uint64_t header = 0;
+    std::memcpy(&header, bytes_of(scratch("aligned.safetensors")).data(), 8);
+    CHECK(header % 8 == 0);
+  }
+}
+
 TEST_CASE("safetensors: damaged files are refused with their name") {
   auto path = scratch("good.safetensors");
   std::vector<NamedTensor> one{{"a", Tensor::zeros({4}, DType::f32)}};
