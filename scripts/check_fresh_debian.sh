@@ -67,6 +67,8 @@ clone() {
 # run_inside COMMAND: in a mount namespace of its own, so that no mount outlives it.
 run_inside() {
   cp --remove-destination "$(realpath /etc/resolv.conf)" "$system/etc/resolv.conf"
+  # As every installed system has it; mpirun would wait for a name server.
+  echo "127.0.0.1 localhost $(hostname)" >"$system/etc/hosts"
   unshare --mount bash -c '
     mount -t proc proc "$0/proc" && mount -t sysfs sysfs "$0/sys" && mount --rbind /dev "$0/dev" &&
     exec chroot "$0" /usr/bin/env -i HOME=/root TERM=dumb PATH=/usr/sbin:/usr/bin:/sbin:/bin \
