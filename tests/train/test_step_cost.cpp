@@ -5,6 +5,7 @@
 #include "core/device/allocator.h"
 #include "core/ops/matmul_library.h"
 #include "tests/support/catch.h"
+#include "tests/support/one_thread.h"
 #include "tests/train/tiny_run.h"
 
 using namespace adagate;
@@ -42,21 +43,6 @@ MoeConfig moe_config(bool moe) {
 
 struct Cost {
   int64_t allocations = 0, bytes = 0, system_calls = 0, peak = 0;
-};
-
-class OneThread {
- public:
-#ifdef _OPENMP
-  OneThread() : before_(omp_get_max_threads()) {
-    omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    omp_set_num_threads(before_);
-  }
-
- private:
-  int before_;
-#endif
 };
 
 // The same step again and again (learning rate 0); the cost of each after some to warm up: a small

@@ -6,13 +6,10 @@
 #include <cstdlib>
 #include <new>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "core/device/allocator.h"
 #include "tests/support/catch.h"
 #include "tests/support/fixed_step.h"
+#include "tests/support/one_thread.h"
 
 namespace {
 std::atomic<int64_t> g_heap_allocations{0};
@@ -57,23 +54,6 @@ using namespace adagate;
 using fixed_step::Sizes;
 
 namespace {
-
-// Scratch memory and oneDNN's primitives are per thread: one thread makes the counts the same on
-// all machines.
-class OneThread {
- public:
-#ifdef _OPENMP
-  OneThread() : before_(omp_get_max_threads()) {
-    omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    omp_set_num_threads(before_);
-  }
-
- private:
-  int before_;
-#endif
-};
 
 struct StepCost {
   int64_t system_calls, heap, peak_bytes, assignments;
