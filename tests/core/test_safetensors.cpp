@@ -4,6 +4,7 @@
 
 #include "core/io/safetensors.h"
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 
 using namespace adagate;
 namespace fs = std::filesystem;
@@ -11,9 +12,8 @@ namespace fs = std::filesystem;
 namespace {
 
 fs::path scratch(const std::string& name) {
-  fs::path dir = fs::temp_directory_path() / "adagate_test_safetensors";
-  fs::create_directories(dir);
-  return dir / name;
+  static const TempFolder folder;
+  return folder.path() / name;
 }
 
 std::string bytes_of(const fs::path& path) {

@@ -4,8 +4,8 @@
 #include "data/batch.h"
 #include "data/byte_tokenizer.h"
 #include "data/dataset.h"
-#include "tests/data/temp_folder.h"
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 
 using namespace adagate;
 using Catch::Contains;

@@ -7,8 +7,8 @@
 #include "data/byte_tokenizer.h"
 #include "data/token_file.h"
 #include "data/tokenize_files.h"
-#include "tests/data/temp_folder.h"
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 
 using namespace adagate;
 using Catch::Contains;

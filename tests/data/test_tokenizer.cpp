@@ -8,8 +8,8 @@
 #include "data/byte_tokenizer.h"
 #include "data/pretokenize.h"
 #include "data/tokenizer.h"
-#include "tests/data/temp_folder.h"
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 
 using namespace adagate;
 

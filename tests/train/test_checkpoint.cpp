@@ -7,6 +7,7 @@
 #include "core/nn/parameter_store.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_layout.h"
 
@@ -70,7 +71,8 @@ struct ToyState {
 };
 
 fs::path fresh_directory(const std::string& name) {
-  fs::path dir = fs::temp_directory_path() / "adagate_test_checkpoint" / name;
+  static const TempFolder folder;
+  fs::path dir = folder.path() / name;
   fs::remove_all(dir);
   return dir;
 }

@@ -1,8 +1,8 @@
 // Right configurations: what is read, from where, and written back; validation across fields.
 #include <filesystem>
-#include <fstream>
 
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 #include "train/config/config_writer.h"
 #include "train/config/run_config.h"
 #include "train/config/yaml_loader.h"
@@ -108,18 +108,12 @@ TEST_CASE("config: values of every type are read and written back alike") {
 }
 
 TEST_CASE("config: later sources override earlier ones key by key") {
-  auto folder = std::filesystem::temp_directory_path() / "adagate_config_XXXXXX";
-  std::string name = folder.string();
-  REQUIRE(mkdtemp(name.data()) != nullptr);
-  auto write = [&](const std::string& file, const std::string& text) {
-    std::ofstream(name + "/" + file) << text;
-    return name + "/" + file;
-  };
-  write("common.yaml", "seed: 5\nmodel: {layers: 2, width: 64}\nmoe:\n  experts: 4\n");
-  write("more.yaml", "model: {layers: 3}\n");
+  TempFolder folder;
+  folder.write("common.yaml", "seed: 5\nmodel: {layers: 2, width: 64}\nmoe:\n  experts: 4\n");
+  folder.write("more.yaml", "model: {layers: 3}\n");
   std::string main =
-      write("main.yaml", "moe:\nbase: [common.yaml, more.yaml]\nmodel:\n  heads: 4\n");
-  std::string later = write("later.yaml", "seed: 6\n");
+      folder.write("main.yaml", "moe:\nbase: [common.yaml, more.yaml]\nmodel:\n  heads: 4\n");
+  std::string later = folder.write("later.yaml", "seed: 6\n");
   ConfigTree tree;
   tree.add_file(main);
   tree.add_file(later);
@@ -127,7 +121,6 @@ TEST_CASE("config: later sources override earlier ones key by key") {
   tree.add_override("moe.gate={threshold: 0.25, k: 1}");
   tree.add_override("output=runs/#1 of 2");
   RunConfig c = read_config<RunConfig>(tree);
-  std::filesystem::remove_all(name);
   CHECK(c.seed == 6);
   CHECK(c.model.layers == 3);
   CHECK(c.model.width == 128);

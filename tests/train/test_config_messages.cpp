@@ -1,10 +1,9 @@
 // Wrong configurations: the exact message of each.
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 #include "train/config/run_config.h"
 #include "train/config/yaml_loader.h"
 
@@ -36,27 +35,6 @@ std::string message_of_set(const std::string& assignment) {
     read_config<RunConfig>(tree);
   });
 }
-
-// A directory of files that lasts as long as the object.
-class Files {
- public:
-  Files() {
-    folder_ = std::filesystem::temp_directory_path() / "adagate_config_XXXXXX";
-    std::string name = folder_.string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    folder_ = name;
-  }
-  ~Files() { std::filesystem::remove_all(folder_); }
-  std::string add(const std::string& name, const std::string& text) {
-    std::filesystem::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name) << text;
-    return path(name);
-  }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-
- private:
-  std::filesystem::path folder_;
-};
 
 std::string message_of_file(const std::string& path) {
   return message_of([&] {
@@ -229,33 +207,33 @@ TEST_CASE("config: wrong --set") {
 }
 
 TEST_CASE("config: wrong files") {
-  Files files;
+  TempFolder files;
   std::string missing = files.path("none.yaml");
   CHECK(message_of_file(missing) == missing + ": no such file");
   CHECK(message_of_file(files.path("")) == files.path("") + ": is a directory, not a YAML file");
-  std::string empty = files.add("empty.yaml", "");
+  std::string empty = files.write("empty.yaml", "");
   CHECK(message_of_file(empty) == empty + ": is empty; expected keys such as `train:`");
   CHECK(message_of_file("/dev/zero") == "/dev/zero: is larger than 256 KiB; is this a YAML file?");
 
-  std::string a = files.add("a.yaml", "base: sub/b.yaml\n");
-  std::string b = files.add("sub/b.yaml", "base: ../a.yaml\n");
+  std::string a = files.write("a.yaml", "base: sub/b.yaml\n");
+  std::string b = files.write("sub/b.yaml", "base: ../a.yaml\n");
   CHECK(message_of_file(a) ==
         files.path("a.yaml") + ": is its own base: a.yaml -> b.yaml -> a.yaml");
-  std::string self = files.add("self.yaml", "base: ./self.yaml\n");
+  std::string self = files.write("self.yaml", "base: ./self.yaml\n");
   CHECK(message_of_file(self) == self + ": is its own base: self.yaml -> self.yaml");
-  std::string lost = files.add("lost.yaml", "seed: 1\nbase: none.yaml\n");
+  std::string lost = files.write("lost.yaml", "seed: 1\nbase: none.yaml\n");
   CHECK(message_of_file(lost) == lost + ":2: base: no such file: " + missing);
-  std::string list = files.add("list.yaml", "base: [[x]]\n");
+  std::string list = files.write("list.yaml", "base: [[x]]\n");
   CHECK(message_of_file(list) ==
         list + ":1: base: expected the path of a YAML file or a list of them");
   // The file that holds the wrong key is named, not the one that includes it.
-  std::string wrong = files.add("wrong.yaml", "sead: 1\n");
-  std::string user = files.add("user.yaml", "base: wrong.yaml\nseed: 2\n");
+  std::string wrong = files.write("wrong.yaml", "sead: 1\n");
+  std::string user = files.write("user.yaml", "base: wrong.yaml\nseed: 2\n");
   CHECK(message_of_file(user) == wrong + ":1: unknown key 'sead'; did you mean 'seed'?");
   // Twice the same base, doubled at each level, ends.
-  files.add("d0.yaml", "seed: 1\n");
+  files.write("d0.yaml", "seed: 1\n");
   for (int i = 1; i <= 20; ++i)
-    files.add(fmt::format("d{}.yaml", i), fmt::format("base: [d{0}.yaml, d{0}.yaml]\n", i - 1));
+    files.write(fmt::format("d{}.yaml", i), fmt::format("base: [d{0}.yaml, d{0}.yaml]\n", i - 1));
   CHECK(message_of_file(files.path("d20.yaml")).find("more than 64 configuration files") !=
         std::string::npos);
 }

@@ -2,24 +2,15 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <unistd.h>
 
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 #include "train/trainer.h"
 
 namespace adagate {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Folder {
-  fs::path path = fs::temp_directory_path() / fmt::format("adagate_initial_{}", ::getpid());
-  Folder() {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~Folder() { fs::remove_all(path); }
-};
 
 RunConfig tiny_config(const fs::path& folder, const std::string& name) {
   std::ofstream(folder / "text.txt") << "one two three four five six seven eight nine ten\n";
@@ -55,9 +46,9 @@ std::vector<double> losses_of(const RunConfig& config) {
 }  // namespace
 
 TEST_CASE("a run's seed draws its dropout, beside weights and data") {
-  Folder folder;
-  RunConfig config = tiny_config(folder.path, "weights");
-  fs::path file = folder.path / "weights.safetensors";
+  TempFolder folder;
+  RunConfig config = tiny_config(folder.path(), "weights");
+  fs::path file = folder.path() / "weights.safetensors";
   {
     Trainer first(config, {}, make_self_mesh().world);
     export_weights(file, first.store().parameters(), first.mesh());
@@ -68,7 +59,7 @@ TEST_CASE("a run's seed draws its dropout, beside weights and data") {
   auto with_seed = [&](int64_t seed, double dropout) {
     config.seed = seed;
     config.model.dropout = dropout;
-    config.output = (folder.path / fmt::format("seed{}_{}", seed, dropout)).string();
+    config.output = (folder.path() / fmt::format("seed{}_{}", seed, dropout)).string();
     fs::remove_all(config.output);
     return losses_of(config);
   };
@@ -78,12 +69,12 @@ TEST_CASE("a run's seed draws its dropout, beside weights and data") {
 }
 
 TEST_CASE("initial weights: read from a file, and a wrong file is refused") {
-  Folder folder;
-  fs::path file = folder.path / "weights.safetensors";
-  Trainer first(tiny_config(folder.path, "first"), {}, make_self_mesh().world);
+  TempFolder folder;
+  fs::path file = folder.path() / "weights.safetensors";
+  Trainer first(tiny_config(folder.path(), "first"), {}, make_self_mesh().world);
   export_weights(file, first.store().parameters(), first.mesh());
 
-  RunConfig config = tiny_config(folder.path, "second");
+  RunConfig config = tiny_config(folder.path(), "second");
   config.seed = 2;
   config.checkpoint.initial_weights = file.string();
   Trainer second(config, {}, make_self_mesh().world);
@@ -96,11 +87,11 @@ TEST_CASE("initial weights: read from a file, and a wrong file is refused") {
   }
   second.run();
 
-  config.output = (folder.path / "third").string();
+  config.output = (folder.path() / "third").string();
   config.model.width = 12;
   CHECK_THROWS_WITH(Trainer(config, {}, make_self_mesh().world),
                     Catch::Contains("embedding.tokens has shape"));
-  config.checkpoint.initial_weights = (folder.path / "none.safetensors").string();
+  config.checkpoint.initial_weights = (folder.path() / "none.safetensors").string();
   CHECK_THROWS_WITH(Trainer(config, {}, make_self_mesh().world),
                     Catch::Contains("none.safetensors"));
 }

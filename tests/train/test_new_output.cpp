@@ -1,16 +1,17 @@
 #include <fstream>
-#include <unistd.h>
 
 #include "core/base/error.h"
 #include "parallel/communicator.h"
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 #include "train/new_output.h"
 
 namespace fs = std::filesystem;
 using namespace adagate;
 
 TEST_CASE("new output: what a run that never started has made goes, the rest stays") {
-  fs::path root = fs::temp_directory_path() / ("adagate_new_output_" + std::to_string(getpid()));
+  TempFolder folder;
+  const fs::path& root = folder.path();
   fs::create_directories(root / "old/cache");
   std::ofstream(root / "old/cache/kept") << "x";
   auto world = make_self_communicator();
@@ -34,5 +35,4 @@ TEST_CASE("new output: what a run that never started has made goes, the rest sta
   }
   CHECK(fs::exists(root / "new/file"));
   CHECK_NOTHROW(DirectoryLock(root / "new"));
-  fs::remove_all(root);
 }

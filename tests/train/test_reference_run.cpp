@@ -1,12 +1,11 @@
 // A whole run of the trainer, from configuration, text and initial weights to the lines of
 // metrics.jsonl, against plain PyTorch (tests/reference/generate_run.py).
 #include <filesystem>
-#include <fstream>
-#include <unistd.h>
 
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/reference_fixture.h"
+#include "tests/support/temp_folder.h"
 #include "train/metrics_writer.h"
 #include "train/trainer.h"
 
@@ -67,10 +66,9 @@ TEST_CASE("a run shows the figures that PyTorch computes", "[train]") {
   ReferenceFixture fixture("run/moe");
   for (auto [ranks, expert] : {std::pair{1, 1}, {2, 2}}) {
     INFO(ranks << " ranks");
-    fs::path folder = fs::temp_directory_path() / fmt::format("adagate_run_{}", ::getpid());
-    fs::remove_all(folder);
-    fs::create_directories(folder);
-    std::ofstream(folder / "text.txt") << fixture.json().at("text").get<std::string>();
+    TempFolder temporary;
+    const fs::path& folder = temporary.path();
+    temporary.write("text.txt", fixture.json().at("text").get<std::string>());
     write_weights(fixture, folder / "weights.safetensors");
     fs::path metrics = folder / "metrics.jsonl";
     int expert_parallel = expert;
@@ -88,7 +86,6 @@ TEST_CASE("a run shows the figures that PyTorch computes", "[train]") {
       (line.contains("loss") ? steps : evaluations).push_back(line);
     expect_figures(steps, fixture.json().at("steps"), "steps");
     expect_figures(evaluations, fixture.json().at("evaluations"), "evaluations");
-    fs::remove_all(folder);
   }
 }
 

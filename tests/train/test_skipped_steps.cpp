@@ -2,9 +2,9 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <unistd.h>
 
 #include "tests/support/catch.h"
+#include "tests/support/temp_folder.h"
 #include "tests/train/tiny_run.h"
 #include "train/trainer.h"
 
@@ -12,15 +12,6 @@ namespace adagate {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Folder {
-  fs::path path = fs::temp_directory_path() / fmt::format("adagate_skipped_{}", ::getpid());
-  Folder() {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~Folder() { fs::remove_all(path); }
-};
 
 // A run from weights of which one is infinite.
 RunConfig broken_run(const fs::path& folder, const std::string& name, int64_t steps) {
@@ -74,15 +65,15 @@ TEST_CASE("a gradient that is not finite on one rank skips the step on all") {
 }
 
 TEST_CASE("skipped steps are not AdamW's, and too many in a row end the run") {
-  Folder folder;
-  RunConfig config = broken_run(folder.path, "short", 3);
+  TempFolder folder;
+  RunConfig config = broken_run(folder.path(), "short", 3);
   Trainer trainer(config, {}, make_self_mesh().world);
   trainer.run();
   CHECK(trainer.state().step == 3);
   Manifest manifest = read_manifest(*find_latest(trainer.checkpoint_directory()));
   CHECK(manifest.state.extra.at("skipped_steps") == "3");
 
-  config = broken_run(folder.path, "long", 30);
+  config = broken_run(folder.path(), "long", 30);
   Trainer endless(config, {}, make_self_mesh().world);
   CHECK_THROWS_WITH(endless.run(), Catch::Contains("not finite in 20 steps in a row"));
 }

@@ -24,6 +24,7 @@ class TempFolder {
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
 
+  const std::filesystem::path& path() const { return root_; }
   std::string path(const std::string& name) const { return (root_ / name).string(); }
   // Writes a file, making the folders it lies in; returns its path.
   std::string write(const std::string& name, const std::string& content) const {
