@@ -7,9 +7,9 @@
 namespace adagate {
 
 // Reduces 16 and 64 MiB of gradients in the trainer's buckets while products as long as backward's
-// make them: time of the reduction alone, of the products alone, of both together. "exposed" is
-// what is left to do after the last product, "hidden" the share of the reduction's own time that is
-// not. Collective; medians of this rank.
+// make them: time of the reduction alone, of the products alone, of both together (medians), and
+// "exposed", the least that was left to do after the last product: above that, ranks wait for each
+// other. "hidden" is the share of the reduction's own time that is not exposed. Collective.
 BenchTable bench_overlap(Communicator& world, const BenchOptions& options);
 
 }  // namespace adagate
