@@ -92,6 +92,20 @@ TEST_CASE("the shuffle depends on seed and epoch, and is fair") {
   CHECK(chi < 60);
 }
 
+TEST_CASE("a sampler deals out every epoch's own order, in whatever sequence they are asked for") {
+  for (const Case& c : kCases) {
+    Sampler sampler(config_of(c), c.size);
+    for (int64_t epoch : {0, 1, 5, 1, 0}) {
+      auto order = c.shuffle ? shuffled_order(5, epoch, c.size) : counting(c.size);
+      order.resize(sampler.samples_per_epoch());
+      std::vector<int64_t> dealt;
+      for (int64_t step = 0; step < sampler.steps_per_epoch(); ++step)
+        for (int64_t id : sampler.global_batch({epoch, step})) dealt.push_back(id);
+      CHECK(dealt == order);
+    }
+  }
+}
+
 TEST_CASE("positions and consumed samples tell the same") {
   for (const Case& c : kCases) {
     Sampler sampler(config_of(c), c.size);
