@@ -1,82 +1,162 @@
-// Every place of the model draws its own dropout, anew at every step.
-#include <cmath>
-#include <set>
+// Dropout has its places, each with its own share and its own draws, anew at every step.
+#include <string>
 
 #include "core/nn/parameter_store.h"
 #include "models/decoder.h"
 #include "tests/support/catch.h"
+#include "tests/support/draws.h"
+#include "tests/support/one_thread.h"
 
 namespace adagate::test {
 namespace {
 
-constexpr int64_t kLayers = 2, kWidth = 64, kTokens = 8;
+constexpr int64_t kLayers = 2, kWidth = 16, kRows = 150;
 
-// Both branches of every block add the same constant to all elements and nothing else, so an
-// element of the residual stream counts the branches that kept it.
-class CountingDecoder {
+// Where elements are dropped: after the embedding, or in a block the attention's probabilities and
+// what each of its branches adds to the residual stream.
+struct Place {
+  enum class Kind : uint8_t { embedding, probabilities, attention, feed_forward } kind;
+  int64_t block = 0;
+
+  std::string name() const {
+    constexpr const char* kNames[] = {"embedding", "probabilities", "attention", "feed_forward"};
+    return fmt::format("{} {}", kNames[static_cast<size_t>(kind)], block);
+  }
+};
+
+std::vector<Place> places() {
+  std::vector<Place> all = {{Place::Kind::embedding}};
+  for (int64_t block = 0; block < kLayers; ++block)
+    for (auto kind :
+         {Place::Kind::probabilities, Place::Kind::attention, Place::Kind::feed_forward})
+      all.push_back({kind, block});
+  return all;
+}
+
+// Address of one run's draws.
+struct Address {
+  int64_t step = 0;
+  uint64_t seed = 3;
+  int64_t first_row = 0;
+  bool training = true;
+};
+
+// A decoder in which only `place` adds to the residual stream: a one for each element. Samples of
+// one token make each head one draw, as each head is one element.
+class PlaceDecoder {
  public:
-  CountingDecoder()
-      : decoder_(config(), {}, make_self_mesh()),
+  PlaceDecoder(Place place, double dropout, double attention_dropout)
+      : decoder_(config(dropout, attention_dropout), {}, make_self_mesh()),
         store_(decoder_, {.master = DType::f64, .compute = DType::f64, .allocate_grad = {}}) {
-    store_.initialize(1);
-    for (Parameter* p : store_.parameters()) {
-      const std::string& name = p->name();
-      if (name.ends_with("output.bias") || name.ends_with("down.bias")) p->master().fill(1);
-      if (name.ends_with("output.weight") || name.ends_with("down.weight")) p->master().fill(0);
-      if (name.starts_with("embedding.")) p->master().fill(0);
+    for (Parameter* p : store_.parameters()) p->master().fill(p->name().ends_with("gamma") ? 1 : 0);
+    std::string block = fmt::format("blocks.{}.", place.block);
+    auto set = [&](const std::string& name) { return store_.find(name)->master(); };
+    switch (place.kind) {
+      case Place::Kind::embedding:
+        set("embedding.tokens").fill(1);
+        break;
+      case Place::Kind::probabilities: {
+        set(block + "attention.qkv.bias").slice(2 * kWidth, 3 * kWidth).fill(1);  // the values
+        auto* weight = set(block + "attention.output.weight").data<double>();
+        for (int64_t i = 0; i < kWidth; ++i) weight[i * kWidth + i] = 1;
+        break;
+      }
+      case Place::Kind::attention:
+        set(block + "attention.output.bias").fill(1);
+        break;
+      case Place::Kind::feed_forward:
+        set(block + "feed_forward.down.bias").fill(1);
+        break;
     }
   }
 
-  std::vector<double> hidden(int64_t step, uint64_t seed = 3) {
-    ForwardContext context{.training = true, .seed = seed, .step = step, .batch = 1};
-    context.sequence = kTokens;
-    context.row_ids = Tensor::empty({kTokens}, DType::i64);
-    for (int64_t t = 0; t < kTokens; ++t) context.row_ids.data<int64_t>()[t] = t;
-    return decoder_.forward(Tensor::zeros({kTokens}, DType::i32), context).to_doubles();
+  // Of each element of each row.
+  std::vector<bool> dropped(const Address& at = {}) {
+    ForwardContext context{
+        .training = at.training, .seed = at.seed, .step = at.step, .batch = kRows, .sequence = 1};
+    context.row_ids = Tensor::empty({kRows}, DType::i64);
+    for (int64_t r = 0; r < kRows; ++r) context.row_ids.data<int64_t>()[r] = at.first_row + r;
+    // The last norm leaves zeros alone.
+    std::vector<double> hidden =
+        decoder_.forward(Tensor::zeros({kRows}, DType::i32), context).to_doubles();
+    std::vector<bool> result;
+    for (double value : hidden) result.push_back(value == 0);
+    return result;
   }
 
  private:
-  static ModelConfig config() {
+  static ModelConfig config(double dropout, double attention_dropout) {
     ModelConfig m;
     m.layers = kLayers;
-    m.width = kWidth;
-    m.heads = 2;
-    m.context = kTokens;
+    m.width = m.heads = kWidth;
+    m.context = 1;
     m.vocabulary = 5;
-    m.dropout = 0.5;
+    m.norm = "rms_norm";
+    m.dropout = dropout;
+    m.attention_dropout = attention_dropout;
     return m;
   }
 
+  OneThread one_thread_;  // the work is too small to share
   Decoder decoder_;
   ParameterStore store_;
 };
 
-}  // namespace
-
-TEST_CASE("dropout: each branch of each block drops other elements", "[models]") {
-  std::vector<double> hidden = CountingDecoder().hidden(0);
-  size_t most = 0;
-  for (int64_t t = 0; t < kTokens; ++t) {
-    std::set<int64_t> values;  // the last norm keeps equal elements equal
-    for (int64_t c = 0; c < kWidth; ++c)
-      values.insert(std::llround(1e6 * hidden[static_cast<size_t>(t * kWidth + c)]));
-    most = std::max(most, values.size());
-    CHECK(values.size() > 3);  // as many as there are when two and two are the same
-  }
-  CHECK(most == 2 * kLayers + 1);
+// Every place drops with probability 1/2, and the probabilities are dropped by themselves.
+PlaceDecoder even_decoder(Place place) {
+  bool alone = place.kind == Place::Kind::probabilities;
+  return {place, alone ? 0.0 : 0.5, alone ? 0.5 : 0.0};
 }
 
-TEST_CASE("dropout: every step, seed and token draws anew", "[models]") {
-  CountingDecoder decoder;
-  std::vector<double> first = decoder.hidden(0);
-  CHECK(decoder.hidden(0) == first);
-  CHECK(decoder.hidden(1) != first);
-  CHECK(decoder.hidden(0, 4) != first);
-  auto row = [&](size_t t) {
-    auto begin = first.begin() + static_cast<std::ptrdiff_t>(t * kWidth);
-    return std::vector<double>(begin, begin + kWidth);
+}  // namespace
+
+TEST_CASE("dropout: every place drops its share in training, and nothing otherwise", "[models]") {
+  struct Shares {
+    double dropout, attention;
   };
-  for (size_t t = 1; t < kTokens; ++t) CHECK(row(t) != row(0));
+  for (Shares shares : {Shares{0.2, 0.5}, Shares{0.3, 0}, Shares{0, 0.3}})
+    for (Place place : places()) {
+      INFO(place.name() << ", dropout " << shares.dropout << ", of attention " << shares.attention);
+      PlaceDecoder decoder(place, shares.dropout, shares.attention);
+      // What attention mixes is then dropped as any branch's result.
+      double kept = 1 - shares.dropout;
+      if (place.kind == Place::Kind::probabilities) kept *= 1 - shares.attention;
+      std::vector<bool> dropped = decoder.dropped();
+      CHECK(share_of(dropped) == Approx(1 - kept).margin(share_margin(kept, dropped.size())));
+      CHECK(share_of(decoder.dropped({.training = false})) == 0);
+    }
+}
+
+TEST_CASE("dropout: every place, step and seed draws anew", "[models]") {
+  struct Draw {
+    std::string name;
+    std::vector<bool> dropped;
+  };
+  std::vector<Draw> draws;
+  for (Place place : places()) {
+    PlaceDecoder decoder = even_decoder(place);
+    CHECK(decoder.dropped() == decoder.dropped());
+    for (Address at : {Address{}, Address{.step = 1}, Address{.seed = 4}})
+      draws.push_back({fmt::format("{}, step {}, seed {}", place.name(), at.step, at.seed),
+                       decoder.dropped(at)});
+  }
+  for (size_t i = 0; i < draws.size(); ++i)
+    for (size_t j = 0; j < i; ++j) {
+      INFO(draws[i].name << " and " << draws[j].name);
+      CHECK(independent(draws[i].dropped, draws[j].dropped));
+    }
+}
+
+TEST_CASE("dropout: a token's draws are those of its row id, whatever its place", "[models]") {
+  constexpr int64_t kLater = 50;
+  for (Place place : places()) {
+    INFO(place.name());
+    PlaceDecoder decoder = even_decoder(place);
+    std::vector<bool> first = decoder.dropped(), later = decoder.dropped({.first_row = kLater});
+    auto shifted = first.begin() + kLater * kWidth;
+    CHECK(std::equal(shifted, first.end(), later.begin()));
+    CHECK(independent(first, later));
+  }
 }
 
 }  // namespace adagate::test
