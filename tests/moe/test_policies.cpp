@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <set>
 
+#include "core/nn/parameter_store.h"
 #include "moe/gate.h"
 #include "moe/routing_step.h"
 #include "tests/moe/moe_inputs.h"
 #include "tests/support/catch.h"
+#include "tests/support/draws.h"
 
 namespace adagate::test {
 namespace {
@@ -62,6 +64,29 @@ Selection adaptive(const GateScores& scores, double threshold, const std::string
   config.normalize = normalize;
   config.k_max = k_max;
   return choose(*make_gating_policy(config, scores.probabilities.dim(1)), scores);
+}
+
+// Where in the run a gate decides at random.
+struct Draw {
+  int64_t layer = 0;
+  uint64_t seed = 7;
+  int64_t step = 0;
+  int64_t first_row = 0;  // -1: no row ids
+};
+
+// Which of `tokens` a gate gives a second expert, for a share of one half.
+std::vector<bool> second_experts(const Draw& draw, int64_t tokens = 2000) {
+  GateConfig config = config_of("random_one_or_two");
+  config.two_expert_share = 0.5;
+  Gate gate(24, 8, draw.layer, config, 0.3);
+  ParameterStore store(gate, {});
+  store.initialize(1);
+  ForwardContext context{.seed = draw.seed, .step = draw.step};
+  if (draw.first_row >= 0) context.row_ids = ids_from(draw.first_row, tokens);
+  RoutingPlan plan = gate.forward(random_normal({tokens, 24}, 1).to(DType::f32), context);
+  std::vector<bool> second;
+  for (int64_t t = 0; t < tokens; ++t) second.push_back(plan.experts_of(t) == 2);
+  return second;
 }
 
 }  // namespace
@@ -275,11 +300,44 @@ TEST_CASE("the random policy keeps its share and its addresses", "[moe]") {
   CHECK(choose(*make_random_one_or_two_policy(config, 8), scores).expert.numel() == 40000);
 }
 
+TEST_CASE("the random policy draws anew in every layer, step, seed and row", "[moe]") {
+  std::vector<Draw> draws = {
+      {},          {.layer = 1}, {.layer = 2},        {.seed = 8},
+      {.step = 1}, {.step = 2},  {.first_row = 2000}, {.layer = 1, .step = 1}};
+  std::vector<std::vector<bool>> second;
+  for (size_t i = 0; i < draws.size(); ++i) {
+    second.push_back(second_experts(draws[i]));
+    CHECK(share_of(second[i]) == Approx(0.5).margin(share_margin(0.5, second[i].size())));
+    for (size_t j = 0; j < i; ++j) {
+      INFO("draws " << j << " and " << i);
+      CHECK(independent(second[j], second[i]));
+    }
+  }
+  // A row's draw is that of its id, its place where it has none.
+  std::vector<bool> later(second[0].begin() + 500, second[0].end());
+  CHECK(second_experts({.first_row = 500}, 1500) == later);
+  CHECK(second_experts({.first_row = -1}) == second[0]);
+}
+
 TEST_CASE("wrong gate settings are refused with the numbers", "[moe]") {
   GateConfig config = config_of("topk");
   CHECK_THROWS_WITH(make_gating_policy(config, 2), Catch::Contains("moe.gate.k is 3"));
   config.policy = "top-2";
   CHECK_THROWS_WITH(make_gating_policy(config, 2), Catch::Contains("adaptive"));
+  GateConfig wrong;
+  wrong.normalize = "pairs";
+  CHECK_THROWS_WITH(make_gating_policy(wrong, 2), Catch::Contains("moe.gate.normalize is 'pairs'"));
+  wrong = {};
+  wrong.k_max = 0;
+  CHECK_THROWS_WITH(make_gating_policy(wrong, 2), Catch::Contains("moe.gate.k_max is 0"));
+  wrong = {};
+  wrong.combine = "renormalised";
+  CHECK_THROWS_WITH(Gate(4, 2, 0, wrong, 0.1),
+                    Catch::Contains("moe.gate.combine is 'renormalised'"));
+  CHECK_THROWS_WITH(RoutingStep(1, 2, {.loss = "papers"}),
+                    Catch::Contains("moe.balance.loss is 'papers'"));
+  CHECK_THROWS_WITH(RoutingStep(1, 2, {.scope = "batch"}),
+                    Catch::Contains("moe.balance.scope is 'batch'"));
 }
 
 }  // namespace adagate::test
