@@ -1,6 +1,7 @@
 // Rows go to their experts and come back: combine(dispatch(x)) = x for identity experts.
 #include <numeric>
 
+#include "core/ops/elementwise.h"
 #include "moe/dispatcher.h"
 #include "parallel/thread_communicator.h"
 #include "tests/moe/moe_inputs.h"
@@ -113,6 +114,44 @@ TEST_CASE("Dispatched rows are those of the experts of the rank", "[moe]") {
   CHECK(offsets[0] == std::vector<int64_t>{0, 3, 7});
   CHECK(rows[1] == std::vector<float>{2, 11, 15, 3, 12});
   CHECK(offsets[1] == std::vector<int64_t>{0, 3, 5});
+}
+
+TEST_CASE("A rank whose rows got no gradient joins the exchange with zeros", "[moe]") {
+  constexpr int64_t kWidth = 40, kRows[2][2] = {{2, 1}, {3, 2}};  // from each rank to each
+  for (int reached : {0, 1}) {  // the one rank whose rows enter its loss
+    INFO("rank " << reached);
+    std::vector<float> dx[2];
+    run_ranks(2, [&](std::shared_ptr<Communicator> group) {
+      int me = group->rank();
+      std::vector<int64_t> send = {kRows[me][0], kRows[me][1]}, recv = {kRows[0][me], kRows[1][me]};
+      Tensor x = random_normal({send[0] + send[1], kWidth}, 1).to(DType::f32);
+      Tensor other = Tensor::full({1}, DType::f32, 1);
+      x.set_slot(std::make_shared<GradSlot>());
+      other.set_slot(std::make_shared<GradSlot>());
+      Tape tape;
+      Tensor y, aside;
+      {
+        Recording on(tape);
+        y = exchange_rows(x, send, recv, group);
+        aside = scale(other, 1);
+      }
+      {
+        // What memory taken without clearing it would hold.
+        std::vector<Tensor> freed;
+        for (int i = 0; i < 8; ++i) freed.push_back(Tensor::full(y.shape(), DType::f32, 7));
+      }
+      tape.backward(me == reached ? y : aside, 2.0);
+      group->barrier();
+      dx[me] = x.slot()->value().to_floats();
+    });
+    for (int me : {0, 1}) {
+      std::vector<float> expected;
+      for (int to : {0, 1})
+        expected.insert(expected.end(), static_cast<size_t>(kRows[me][to] * kWidth),
+                        to == reached ? 2.0f : 0.0f);
+      CHECK(dx[me] == expected);
+    }
+  }
 }
 
 }  // namespace adagate::test
