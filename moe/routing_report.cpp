@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/base/counted.h"
+
 namespace adagate {
 namespace {
 
@@ -51,8 +53,7 @@ std::string RoutingReport::table() const {
   if (layers_.empty()) return "";
   int64_t most = most_experts(layers_);
   std::string text = fmt::format("{:>9}", "MoE layer");
-  for (int64_t k = 1; k <= most; ++k)
-    text += fmt::format("{:>12}", fmt::format("{} expert{}", k, k == 1 ? "" : "s"));
+  for (int64_t k = 1; k <= most; ++k) text += fmt::format("{:>12}", counted(k, "expert"));
   text += fmt::format("{:>22}{:>10}{:>14}\n", "load min / max", "entropy", "sent/step");
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerRouting& layer = layers_[l];

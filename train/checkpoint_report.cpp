@@ -1,5 +1,6 @@
 #include "train/checkpoint_report.h"
 
+#include "core/base/counted.h"
 #include "core/io/safetensors.h"
 #include "train/checkpoint.h"
 
@@ -42,9 +43,9 @@ std::string checkpoint_report(const std::filesystem::path& path) {
   const TrainingState& state = manifest.state;
   std::string text = fmt::format(
       "{}: checkpoint\n  step              {}\n  epoch             {} ({} steps into it)\n"
-      "  samples, targets  {}, {}\n  written by        {} ranks, {} expert-parallel\n",
+      "  samples, targets  {}, {}\n  written by        {}, {} expert-parallel\n",
       path.string(), state.step, state.epoch, state.epoch_step, state.consumed_samples,
-      state.consumed_tokens, manifest.ranks, manifest.expert_parallel);
+      state.consumed_tokens, counted(manifest.ranks, "rank"), manifest.expert_parallel);
   for (auto& [key, value] : state.extra) text += fmt::format("  {:<17} {}\n", key, value);
   text += "shards\n" + shards_text(path, manifest);
   text += "parameters\n" + tensors_text(manifest);

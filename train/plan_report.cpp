@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "core/base/counted.h"
 #include "core/ops/linear_cross_entropy.h"
 #include "train/flops.h"
 #include "train/progress.h"
@@ -51,13 +52,20 @@ std::string mebibytes(int64_t bytes) {
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
 }
 
+std::string flop_text(double flops) {
+  return flops < 1e8 ? fmt::format("{:.2f} MFLOP", flops * 1e-6)
+                     : fmt::format("{:.1f} GFLOP", flops * 1e-9);
+}
+
 }  // namespace
 
 MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
   bool bf16 = c.precision == "bf16";
   MoeConfig local = c.moe;
   local.experts = c.moe.experts / std::max<int64_t>(1, c.parallel.expert);
-  int64_t parameters = count_parameters(c.model, local, 1).total;
+  // The gate is whole on every rank.
+  int64_t gates = moe_layers(c) * c.model.width * (c.moe.experts - local.experts);
+  int64_t parameters = count_parameters(c.model, local, 1).total + gates;
   // Value, gradient and two moments in fp32, and the bf16 copy.
   MemoryEstimate memory{.parameters = parameters * (16 + (bf16 ? 2 : 0))};
   int64_t parts = ranks * c.train.accumulation;
@@ -89,19 +97,21 @@ std::string plan_report(const RunConfig& c, int ranks) {
   std::string text = fmt::format(
       "parameters   {} total, {} active per token{}\n"
       "memory       {} per rank for parameters and optimizer, about {} for activations and logits\n"
-      "mesh         {} ranks = {} expert-parallel x {} replicas; data parallel over all\n"
-      "step         {} samples of {} tokens = {} tokens, {:.1f} GFLOP\n",
+      "mesh         {} = {} expert-parallel x {}; data parallel over all\n"
+      "step         {} of {} = {}, {}\n",
       format_count(static_cast<double>(counts.total)),
       format_count(static_cast<double>(counts.active)),
       moe_layers(c) > 0
-          ? fmt::format(" ({} expert{} of {} in {} of {} layers{})", experts,
-                        experts == 1 ? "" : "s", c.moe.experts, moe_layers(c), c.model.layers,
+          ? fmt::format(" ({} of {} in {} of {}{})", counted(experts, "expert"), c.moe.experts,
+                        moe_layers(c), counted(c.model.layers, "layer"),
                         c.moe.gate.policy == "adaptive" ? ", more where the gate "
                                                           "hesitates"
                                                         : "")
           : "",
-      mebibytes(memory.parameters), mebibytes(memory.activations), ranks, c.parallel.expert,
-      ranks / c.parallel.expert, c.train.batch, c.model.context, tokens, flops * 1e-9);
+      mebibytes(memory.parameters), mebibytes(memory.activations), counted(ranks, "rank"),
+      c.parallel.expert, counted(ranks / c.parallel.expert, "replica"),
+      counted(c.train.batch, "sample"), counted(c.model.context, "token"), counted(tokens, "token"),
+      flop_text(flops));
   return text;
 }
 
