@@ -194,7 +194,7 @@ class MpiCommunicator final : public Communicator {
   [[noreturn]] void abort(int exit_code, std::string_view message) override;
   FailureRecord& failure() const { return node_->context->failure(); }
   void report_failure(int exit_code, std::string_view message) {
-    failure().claim(node_->context->world_rank(node_->self), exit_code, message);
+    failure().claim(node_->context->own_world_rank(), exit_code, message);
   }
   void leave() { node_->context->own_status().left.store(1); }
 
@@ -215,8 +215,8 @@ std::shared_ptr<void> MpiCommunicator::allocate(size_t bytes) {
   if (!base) return allocate_host_pages(bytes);
 
   // The first rank's name and count make the number one that no other group gives.
-  int64_t id = ((static_cast<int64_t>(node_->context->world_rank(node_->self)) + 1) << 32) +
-               ++node_->segments_made;
+  int64_t id =
+      ((static_cast<int64_t>(node_->context->own_world_rank()) + 1) << 32) + ++node_->segments_made;
   broadcast(&id, 1, DType::i64, 0);
   Segment segment{static_cast<uint64_t>(id), base.get() + part * static_cast<size_t>(rank()), part,
                   std::vector<std::byte*>(node_->world_ranks.size(), nullptr)};
@@ -230,7 +230,7 @@ std::shared_ptr<void> MpiCommunicator::allocate(size_t bytes) {
 
 void MpiCommunicator::abort(int exit_code, std::string_view message) {
   RankContext& context = *node_->context;
-  if (context.failure().claim(context.world_rank(node_->self), exit_code, message)) {
+  if (context.failure().claim(context.own_world_rank(), exit_code, message)) {
     std::fprintf(stderr, "%.*s\n", static_cast<int>(message.size()), message.data());
     std::fflush(nullptr);
   } else {

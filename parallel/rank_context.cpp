@@ -160,7 +160,7 @@ void RankContext::check_processes(const char* what) {
     }
     if (!ended || failure_seen()) continue;
     fail("{} has ended without a word (killed, or out of memory?) while rank {} was in {}",
-         describe(peer), world_rank(self_), what);
+         describe(peer), own_world_rank(), what);
   }
 }
 
@@ -174,16 +174,16 @@ void RankContext::check_health(int peer, const char* what) {
     fail(
         "{} has finished and left, but rank {} waits for it in {}: the ranks do not make the same "
         "calls",
-        describe(peer), world_rank(self_), what);
+        describe(peer), own_world_rank(), what);
 }
 
 void RankContext::fail_timeout(int peer, const char* what, double seconds) {
-  fail("rank {} has waited {:.0f} s for {} in {}: it hangs, or makes other calls",
-       world_rank(self_), seconds, describe(peer), what);
+  fail("rank {} has waited {:.0f} s for {} in {}: it hangs, or makes other calls", own_world_rank(),
+       seconds, describe(peer), what);
 }
 
 void RankContext::retreat(std::string_view message) {
-  failure_->claim(world_rank(self_), 1, message);
+  failure_->claim(own_world_rank(), 1, message);
   // Other processes map shared memory themselves; only threads could touch memory that is gone.
   if (!process_ids_.empty()) return;
   for (int peer = 0; peer < size(); ++peer)

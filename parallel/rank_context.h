@@ -71,6 +71,7 @@ class RankContext {
   int self() const { return self_; }
   int size() const { return static_cast<int>(world_ranks_.size()); }
   int world_rank(int peer) const { return world_ranks_[static_cast<size_t>(peer)]; }
+  int own_world_rank() const { return world_rank(self_); }
   RankStatus& own_status() { return status_[self_]; }
   FailureRecord& failure() { return *failure_; }
 
