@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/launch.h"
 #include "core/base/error.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
@@ -23,6 +24,7 @@ struct Options {
 int run(const Options& options) {
   configure_threads(options.threads);
   MpiSession session;
+  check_launch(session);
   auto world = session.world();
   BenchOptions bench = options.bench;
   if (!options.type.empty()) bench.types = {options.type == "bf16" ? DType::bf16 : DType::f32};

@@ -26,6 +26,7 @@ struct Options {
 int run(const Options& options) {
   configure_threads(options.threads);
   MpiSession session;
+  check_launch(session);
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
   // Of this user: another one's could not be written.
   std::error_code error;

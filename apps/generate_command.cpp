@@ -23,6 +23,7 @@ struct Options {
 int run(Options options) {
   configure_threads(options.threads);
   MpiSession session;
+  check_launch(session);
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
   if (!options.prompt_file.empty()) {
     options.prompt = read_text_file(options.prompt_file, "prompt file");

@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fmt/format.h>
-#include <optional>
 #include <signal.h>
 #include <thread>
 #include <time.h>
@@ -18,15 +17,6 @@
 
 namespace adagate {
 namespace {
-
-std::optional<int> number_in(const char* variable) {
-  const char* text = std::getenv(variable);
-  if (!text) return std::nullopt;
-  char* end = nullptr;
-  long value = std::strtol(text, &end, 10);
-  if (end == text || *end != '\0' || value < 0 || value > 1'000'000) return std::nullopt;
-  return static_cast<int>(value);
-}
 
 // When SIGCONT came last, and whether SIGTERM came since this process is ending.
 std::atomic<int64_t> g_noticed_at{-1000};
@@ -65,15 +55,18 @@ void wait_for_end_of_job(int code) {
 }  // namespace
 
 Launch launch_from_environment() {
-  // Rank and number of ranks by launcher: OpenMPI, MPICH's hydra, Slurm's srun.
-  constexpr const char* kVariables[][2] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                                           {"PMI_RANK", "PMI_SIZE"},
-                                           {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
-  for (auto [rank_name, ranks_name] : kVariables) {
-    auto rank = number_in(rank_name), ranks = number_in(ranks_name);
-    if (rank && ranks && *rank < *ranks) return {*rank, *ranks};
-  }
-  return {};
+  auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
+  return {environment.rank, environment.ranks};
+}
+
+void check_launch(MpiSession& session) {
+  if (!session.uses_mpi()) return;
+  const Communicator& world = *session.world();
+  Launch launch = launch_from_environment();
+  check(launch.rank == world.rank() && launch.ranks == world.size(),
+        "MPI started rank {} of {}, but the launcher's environment tells of rank {} of {}: start "
+        "adagate with mpirun, mpiexec or srun, or set PMI_RANK and PMI_SIZE for each rank",
+        world.rank(), world.size(), launch.rank, launch.ranks);
 }
 
 void notice_ending_ranks() {

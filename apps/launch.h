@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "parallel/mpi_session.h"
+
 namespace adagate {
 
 struct Launch {
@@ -12,6 +14,10 @@ struct Launch {
 
 // From the launcher's environment variables; a process started by hand is rank 0 of 1.
 Launch launch_from_environment();
+
+// Throws Error when MPI counts the ranks otherwise: under a launcher that is not known, every rank
+// would take itself for the only one.
+void check_launch(MpiSession& session);
 
 // From now on, a rank other than 0 takes note of mpirun's sign that another rank has ended badly.
 void notice_ending_ranks();

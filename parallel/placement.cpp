@@ -63,13 +63,28 @@ pid_t launcher_process() {
 }
 
 LaunchEnvironment read_launch_environment(const Environment& get) {
+  // Rank and number of ranks by launcher. A batch script of Slurm sets SLURM_PROCID too; only a
+  // step has ranks.
+  constexpr const char* kRanks[][2] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                                       {"PMI_RANK", "PMI_SIZE"},  // MPICH's hydra
+                                       {"PMI_ID", "PMI_SIZE"},
+                                       {"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"},
+                                       {"PALS_RANKID", "PALS_SIZE"},
+                                       {"FLUX_TASK_RANK", "FLUX_JOB_SIZE"},
+                                       {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
   LaunchEnvironment e;
   e.open_mpi = get("OMPI_COMM_WORLD_SIZE") != nullptr;
-  // A batch script of Slurm sets SLURM_PROCID too; only a step has ranks.
   e.launched = e.open_mpi ||
                first_of(get, {"PMIX_RANK", "PMI_RANK", "PMI_ID", "MV2_COMM_WORLD_RANK",
                               "PALS_RANKID", "FLUX_TASK_RANK"}) ||
                (get("SLURM_STEP_ID") && number_or(get("SLURM_STEP_NUM_TASKS"), 1) > 1);
+  for (auto [rank_name, ranks_name] : kRanks) {
+    int rank = number_or(get(rank_name), -1), ranks = number_or(get(ranks_name), -1);
+    if (!e.launched || rank < 0 || rank >= ranks) continue;
+    e.rank = rank;
+    e.ranks = ranks;
+    break;
+  }
   e.local_rank = number_or(
       first_of(get, {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK",
                      "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID"}),

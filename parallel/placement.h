@@ -12,6 +12,8 @@ namespace adagate {
 struct LaunchEnvironment {
   bool launched = false;  // by mpirun, srun or another launcher
   bool open_mpi = false;
+  int rank = 0;  // among all ranks
+  int ranks = 1;
   int local_rank = 0;  // among the ranks of this node
   int local_size = 1;
   int omp_threads = 0;      // OMP_NUM_THREADS; 0: not set

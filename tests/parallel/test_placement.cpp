@@ -40,6 +40,31 @@ TEST_CASE("placement: a program started alone keeps its binding and uses its cor
   CHECK(environment_of({{"SLURM_LOCALID", "3"}}).local_rank == 0);
 }
 
+TEST_CASE("placement: every launcher's rank and number of ranks") {
+  const char* names[][2] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                            {"PMI_RANK", "PMI_SIZE"},
+                            {"PMI_ID", "PMI_SIZE"},
+                            {"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"},
+                            {"PALS_RANKID", "PALS_SIZE"},
+                            {"FLUX_TASK_RANK", "FLUX_JOB_SIZE"}};
+  for (auto [rank, ranks] : names) {
+    CAPTURE(rank);
+    auto e = environment_of({{rank, "2"}, {ranks, "5"}});
+    CHECK(e.launched);
+    CHECK(e.rank == 2);
+    CHECK(e.ranks == 5);
+    CHECK(environment_of({{rank, "5"}, {ranks, "5"}}).ranks == 1);
+    CHECK(environment_of({{rank, "x"}, {ranks, "5"}}).ranks == 1);
+  }
+  auto slurm = environment_of(
+      {{"SLURM_PROCID", "3"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_STEP_ID", "0"}});
+  CHECK(slurm.rank == 3);
+  CHECK(slurm.ranks == 4);
+  auto batch_script = environment_of({{"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}});
+  CHECK(batch_script.ranks == 1);
+  CHECK(environment_of({}).ranks == 1);
+}
+
 TEST_CASE("placement: mpirun's one-core binding is undone and the cores are shared out") {
   Cores all = {0, 1, 2, 3, 4, 5, 6, 7};
   auto plan = plan_placement(environment_of(open_mpi(0, 1)), {0}, all, 0);
