@@ -28,6 +28,12 @@ double factor_of(char suffix) {
   }
 }
 
+// The whole number that `value` is but for the rounding of a decimal fraction, else `value`.
+double snapped(double value) {
+  double nearest = std::round(value);
+  return std::abs(value - nearest) <= 1e-12 * std::max(1.0, value) ? nearest : value;
+}
+
 }  // namespace
 
 Duration Duration::parse(const std::string& word) {
@@ -49,6 +55,7 @@ Duration Duration::parse(const std::string& word) {
     bad(word, fmt::format("'{}' is no number", word.substr(0, digits)));
   if (number < 0 || std::signbit(number)) bad(word, "it is negative");
   double value = number * factor;
+  if (unit != 'e') value = snapped(value);
   if (value > 1e18) bad(word, "it is larger than 1e18");
   if (unit == 's' && value != std::floor(value)) bad(word, "steps must be whole");
   return {value, static_cast<Unit>(unit)};
@@ -73,8 +80,9 @@ std::string Duration::text() const {
 
 int64_t Duration::steps(const StepSizes& sizes) const {
   double steps = value_;
-  if (unit_ == Unit::tokens) steps = std::ceil(value_ / static_cast<double>(sizes.tokens_per_step));
-  if (unit_ == Unit::epochs) steps = std::ceil(value_ * static_cast<double>(sizes.steps_per_epoch));
+  if (unit_ == Unit::tokens) steps = value_ / static_cast<double>(sizes.tokens_per_step);
+  if (unit_ == Unit::epochs) steps = value_ * static_cast<double>(sizes.steps_per_epoch);
+  steps = std::ceil(snapped(steps));
   constexpr double kMost = 4611686018427387904.0;  // 2^62
   return static_cast<int64_t>(std::min(steps, kMost));
 }

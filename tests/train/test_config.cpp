@@ -183,6 +183,9 @@ TEST_CASE("config: durations") {
     Duration d{value, Duration::Unit::tokens};
     CHECK(Duration::parse(d.text()) == d);
   }
+  // Decimal fractions that no double holds: still whole steps.
+  CHECK(steps("1.001ks") == 1001);
+  CHECK(Duration::parse("0.07e").steps({.tokens_per_step = 1000, .steps_per_epoch = 100}) == 7);
   std::string form =
       "expected a duration such as 2000s (steps), 3.2Mt (tokens) or 1e (epochs), got ";
   for (auto [word, why] : std::vector<std::pair<std::string, std::string>>{
@@ -260,6 +263,17 @@ const Contradiction kContradictions[] = {
      1,
      "moe.balance.loss is paper, but moe.gate.policy is top2: the paper's loss counts only "
      "tokens with a single expert, of which there would be none; use switch or none"},
+    {{"moe.experts=4", "moe.gate.threshold=1"},
+     1,
+     "moe.balance.loss is paper, but moe.gate.policy is adaptive with a threshold of 1 or more: "
+     "the "
+     "paper's loss counts only tokens with a single expert, of which there would be none; use "
+     "switch or none"},
+    {{"moe.experts=4", "moe.gate.policy=random_one_or_two", "moe.gate.two_expert_share=1"},
+     1,
+     "moe.balance.loss is paper, but moe.gate.policy is random_one_or_two with "
+     "moe.gate.two_expert_share 1: the paper's loss counts only tokens with a single expert, of "
+     "which there would be none; use switch or none"},
     {{"train.batch=2", "train.accumulation=2"},
      2,
      "train.batch is 2, but 2 ranks with train.accumulation 2 work on at least 4 samples per "

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "core/base/counted.h"
+
 namespace adagate {
 namespace {
 
@@ -16,10 +18,6 @@ class Problems {
  private:
   std::vector<std::string> found_;
 };
-
-std::string plural(int64_t n, const char* one) {
-  return fmt::format("{} {}{}", n, one, n == 1 ? "" : "s");
-}
 
 void validate_model(const ModelConfig& m, Problems& problems) {
   problems.add_if(m.width % m.heads != 0,
@@ -56,12 +54,17 @@ void validate_moe(const MoeConfig& moe, int64_t layers, Problems& problems) {
   problems.add_if(two && moe.experts < 2,
                   "moe.gate.policy is {}, but moe.experts is {}: it needs at least 2 experts",
                   gate.policy, moe.experts);
-  bool never_single = gate.policy == "top2" || (gate.policy == "topk" && gate.k > 1);
+  bool never_single = gate.policy == "top2" || (gate.policy == "topk" && gate.k > 1) ||
+                      (gate.policy == "adaptive" && gate.threshold >= 1 && gate.k_max > 1) ||
+                      (gate.policy == "random_one_or_two" && gate.two_expert_share >= 1);
   problems.add_if(moe.balance.loss == "paper" && never_single && moe.balance.coefficient > 0,
-                  "moe.balance.loss is paper, but moe.gate.policy is {}: the paper's loss counts "
+                  "moe.balance.loss is paper, but moe.gate.policy is {}{}: the paper's loss counts "
                   "only tokens with a single expert, of which there would be none; use switch or "
                   "none",
-                  gate.policy);
+                  gate.policy,
+                  gate.policy == "adaptive"            ? " with a threshold of 1 or more"
+                  : gate.policy == "random_one_or_two" ? " with moe.gate.two_expert_share 1"
+                                                       : "");
 }
 
 void validate_parallel(const RunConfig& c, int ranks, Problems& problems) {
@@ -84,13 +87,13 @@ void validate_parallel(const RunConfig& c, int ranks, Problems& problems) {
       "parallel.expert is {}, but the program runs on {}: expert-parallel groups are "
       "made of `expert` ranks each; start a multiple of {} ranks (mpirun -n {}), or set "
       "parallel.expert to a divisor of {}",
-      expert, plural(ranks, "rank"), expert, (ranks / expert + 1) * expert, ranks);
+      expert, counted(ranks, "rank"), expert, (ranks / expert + 1) * expert, ranks);
   int64_t parts = ranks * c.train.accumulation;
   problems.add_if(
       c.train.batch < parts,
       "train.batch is {}, but {} with train.accumulation {} work on at least {} samples "
       "per step; raise train.batch to {} or start fewer ranks",
-      c.train.batch, plural(ranks, "rank"), c.train.accumulation, parts, parts);
+      c.train.batch, counted(ranks, "rank"), c.train.accumulation, parts, parts);
 }
 
 }  // namespace
