@@ -46,7 +46,7 @@ int64_t RoutingStep::stride() const {
   return 4 * experts_ + 1 + 6;
 }
 
-void RoutingStep::begin(int64_t micro_batches) {
+void RoutingStep::begin(int64_t micro_batches, bool keep_decisions) {
   check(micro_batches >= 1, "a step has at least one micro-batch, {} given", micro_batches);
   micro_batches_ = micro_batches;
   micro_batch_ = 0;
@@ -57,7 +57,7 @@ void RoutingStep::begin(int64_t micro_batches) {
   total_.assign(size, 0.0);
   balance_loss_.assign(static_cast<size_t>(layers_), 0.0);
   z_loss_.assign(static_cast<size_t>(layers_), 0.0);
-  kept_.assign(static_cast<size_t>(micro_batches * layers_), {});
+  kept_.assign(static_cast<size_t>(keep_decisions ? micro_batches * layers_ : 0), {});
 }
 
 bool RoutingStep::needs_counting_pass() const {
@@ -167,7 +167,7 @@ void RoutingStep::count_exchange(int64_t layer, int64_t rows_sent, int64_t bytes
 }
 
 void RoutingStep::keep(int64_t layer, const Selection& selection) {
-  kept_[static_cast<size_t>(micro_batch_ * layers_ + layer)] = selection;
+  if (!kept_.empty()) kept_[static_cast<size_t>(micro_batch_ * layers_ + layer)] = selection;
 }
 
 const Selection& RoutingStep::selection(int64_t layer) const {

@@ -56,7 +56,9 @@ class RoutingStep {
  public:
   RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& balance);
 
-  void begin(int64_t micro_batches);
+  // keep_decisions: those of a micro-batch may be asked for again, by a counting pass or by
+  // activation checkpointing.
+  void begin(int64_t micro_batches, bool keep_decisions = true);
   bool needs_counting_pass() const;
   void begin_micro_batch(int64_t index);
   // Sums what was counted since the last call over the ranks, in one message; balance gradients use
@@ -77,7 +79,9 @@ class RoutingStep {
   RoutingObserver* observer() const { return observer_; }
 
   // For the MoE layers.
-  bool losses_active() const { return balance_.coefficient > 0 || balance_.z_coefficient > 0; }
+  bool losses_active() const {
+    return layers_ > 0 && (balance_.coefficient > 0 || balance_.z_coefficient > 0);
+  }
   // The forward pass under way has been run before: nothing is counted, decisions are repeated.
   bool replays() const { return counted_ || recomputing(); }
   void count(int64_t layer, const RoutingSums& sums);
@@ -105,7 +109,7 @@ class RoutingStep {
   // [layers * stride()]: counted here and not reduced; the scope of the losses; the whole step.
   std::vector<double> local_, scope_, total_;
   std::vector<double> balance_loss_, z_loss_;  // [layers]
-  std::vector<Selection> kept_;                // [micro_batches * layers]
+  std::vector<Selection> kept_;                // [micro_batches * layers], or none
 };
 
 }  // namespace adagate

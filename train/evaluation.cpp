@@ -10,7 +10,7 @@ EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh
   NoRecording off;
   double sum = 0;
   int64_t targets = 0;
-  if (routing) routing->begin(pass.batches());
+  if (routing) routing->begin(pass.batches(), false);
   for (int64_t b = 0; b < pass.batches(); ++b) {
     Batch batch = pass.batch(b);
     ForwardContext context = make_context(batch, 0, 0, false);
