@@ -39,6 +39,7 @@ int train(const RunConfig& config, const Options& options) {
 
   int threads = configure_threads(static_cast<int>(config.parallel.threads));
   MpiSession session;
+  check_launch(session);
   std::string yaml = write_yaml(config);
   Trainer trainer(config, {.config_yaml = yaml, .overwrite = options.overwrite}, session.world());
   // Only rank 0 tells; the others work in silence.
@@ -49,7 +50,7 @@ int train(const RunConfig& config, const Options& options) {
                              plan_report(trainer.config(), launch.ranks), threads));
     progress = std::make_unique<ProgressPrinter>(config.train.log_every);
     metrics = std::make_unique<MetricsWriter>(
-        std::filesystem::path(config.output) / "metrics.jsonl", trainer.state().step);
+        std::filesystem::path(config.output) / "metrics.jsonl", trainer.continued_step());
     trainer.observe(*metrics);
     trainer.observe(*progress);
   }
@@ -83,8 +84,10 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
       ->type_name("auto|DIR");
   command->add_flag("--dry-run", options->dry_run,
                     "Print the effective configuration, parameters, memory and mesh, and stop");
-  command->add_flag("--overwrite", options->overwrite,
-                    "Let checkpoints and metrics of an earlier run in the output directory go");
+  command->add_flag(
+      "--overwrite", options->overwrite,
+      "Let checkpoints and metrics in the output directory go: an earlier run's, or with "
+      "--resume=DIR those of later steps");
   command->footer(R"(Examples:
   mpirun -n 2 adagate train configs/quickstart.yaml
   mpirun -n 2 adagate train configs/quickstart.yaml --set train.length=500s --output runs/short

@@ -30,24 +30,6 @@ int64_t step_of(const fs::path& path) {
   return fs::exists(path / kManifestFile, error) ? std::stoll(name.substr(5)) : -1;
 }
 
-std::vector<std::pair<int64_t, fs::path>> complete_checkpoints(const fs::path& directory) {
-  std::vector<std::pair<int64_t, fs::path>> found;
-  std::error_code error;
-  for (auto& entry : fs::directory_iterator(directory, error)) {
-    if (int64_t step = step_of(entry.path()); step >= 0) found.emplace_back(step, entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
-// Without its manifest a directory is no checkpoint, so that a kill in between leaves no half one.
-void remove_checkpoint(const fs::path& path) {
-  std::error_code error;
-  fs::remove(path / kManifestFile, error);
-  sync_directory(path);
-  fs::remove_all(path, error);
-}
-
 void clean_leftovers(const fs::path& directory) {
   std::error_code error;
   for (auto& entry : fs::directory_iterator(directory, error)) {
@@ -102,6 +84,23 @@ Manifest describe(const std::vector<CheckpointTensor>& tensors,
 }
 
 }  // namespace
+
+std::vector<std::pair<int64_t, fs::path>> complete_checkpoints(const fs::path& directory) {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  std::error_code error;
+  for (auto& entry : fs::directory_iterator(directory, error)) {
+    if (int64_t step = step_of(entry.path()); step >= 0) found.emplace_back(step, entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+void remove_checkpoint(const fs::path& path) {
+  std::error_code error;
+  fs::remove(path / kManifestFile, error);
+  sync_directory(path);
+  fs::remove_all(path, error);
+}
 
 fs::path save_checkpoint(const fs::path& directory, const std::vector<CheckpointTensor>& tensors,
                          const TrainingState& state, const std::string& config_yaml,
@@ -177,7 +176,7 @@ std::string with_alternative(const fs::path& path, const std::string& message) {
               name.find_first_not_of("0123456789", 5) == std::string::npos;
   auto previous = find_latest(path.parent_path(), step ? std::stoll(name.substr(5)) : INT64_MAX);
   if (!previous || *previous == path) return message;
-  return fmt::format("{}; the checkpoint before it is {} (--resume={})", message,
+  return fmt::format("{}; the checkpoint before it is {} (--resume={} --overwrite)", message,
                      previous->filename().string(), previous->string());
 }
 

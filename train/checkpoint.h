@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/parameter.h"
@@ -79,6 +80,14 @@ Manifest read_manifest(const std::filesystem::path& path);
 // tensor of the kinds asked for must be asked for.
 Manifest load_checkpoint(const std::filesystem::path& path,
                          const std::vector<CheckpointTensor>& tensors, const Mesh& mesh);
+
+// Steps and paths of the complete checkpoints below `directory`, lowest step first.
+std::vector<std::pair<int64_t, std::filesystem::path>> complete_checkpoints(
+    const std::filesystem::path& directory);
+
+// The manifest goes first, without which a directory is no checkpoint: a kill in between leaves no
+// half one.
+void remove_checkpoint(const std::filesystem::path& path);
 
 // The complete checkpoint with the highest step below `directory`; `before`: only steps below it.
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& directory,

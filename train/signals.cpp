@@ -24,4 +24,8 @@ int stop_signal() {
   return g_signal;
 }
 
+void clear_stop_signal() {
+  g_signal = 0;
+}
+
 }  // namespace adagate

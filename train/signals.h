@@ -9,4 +9,7 @@ void install_stop_signals();
 // The signal that came in since the start, 0 if none.
 int stop_signal();
 
+// Forgets it, for a process that trains again.
+void clear_stop_signal();
+
 }  // namespace adagate

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/base/counted.h"
 #include "core/base/log.h"
 #include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
@@ -55,6 +56,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
     : config_(std::move(config)),
       options_(std::move(options)),
       mesh_(make_mesh(std::move(world), static_cast<int>(config_.parallel.expert))) {
+  if (options_.config_yaml.empty()) options_.config_yaml = write_yaml(config_);
   on_all_ranks(*mesh_.world, [&] {
     tokenizer_ = named("data.tokenizer", [&] { return load_tokenizer(config_.data.tokenizer); });
     int64_t& vocabulary = config_.model.vocabulary;
@@ -64,6 +66,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
     if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
   });
   NewOutput output(*mesh_.world, config_.output);
+  resumed_from_ = checkpoint_to_resume();
   check_output();
   build_model();
   load_state();
@@ -76,11 +79,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                                                        .drop_last = !config_.data.keep_last_batch},
                                          mesh_.world->rank(), mesh_.world->size(),
                                          static_cast<int>(config_.data.prefetch));
-  sizes_ = {config_.train.batch * config_.model.context, loader_->steps_per_epoch()};
-  total_steps_ = config_.train.length.steps(sizes_);
-  learning_rate_.emplace(config_.train.optimizer.learning_rate,
-                         config_.train.schedule.warmup.steps(sizes_), total_steps_,
-                         config_.train.schedule.decay, config_.train.schedule.final_ratio);
+  plan_steps();
   if (saved_step_ >= 0) restore_position();
   claim_output();
   output_lock_ = output.keep();
@@ -94,6 +93,13 @@ fs::path Trainer::config_file() const {
 
 fs::path Trainer::checkpoint_directory() const {
   return fs::path(config_.output) / "checkpoints";
+}
+
+int64_t Trainer::continued_step() const {
+  std::error_code error;
+  bool own =
+      resumed_from_ && fs::equivalent(resumed_from_->parent_path(), checkpoint_directory(), error);
+  return own ? start_step_ : -1;
 }
 
 void Trainer::build_model() {
@@ -126,15 +132,34 @@ void Trainer::build_model() {
   }
 }
 
+void Trainer::plan_steps() {
+  sizes_ = {config_.train.batch * config_.model.context, loader_->steps_per_epoch()};
+  total_steps_ = config_.train.length.steps(sizes_);
+  int64_t warmup = config_.train.schedule.warmup.steps(sizes_);
+  learning_rate_.emplace(config_.train.optimizer.learning_rate, warmup, total_steps_,
+                         config_.train.schedule.decay, config_.train.schedule.final_ratio);
+  if (warmup >= total_steps_ && warmup > 1 && mesh_.world->rank() == 0) {
+    log::warn(
+        "train.schedule.warmup is {}, train.length {}: the learning rate rises to the end; shorten "
+        "the warm-up",
+        counted(warmup, "step"), counted(total_steps_, "step"));
+  }
+}
+
 void Trainer::check_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
     named("output", [&] { AtomicFile writable(config_file()); });
-    check(options_.overwrite || config_.checkpoint.resume != "none" ||
-              !find_latest(checkpoint_directory()),
+    auto abandoned = abandoned_checkpoints();
+    if (options_.overwrite || abandoned.empty()) return;
+    check(resumed_from_.has_value(),
           "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
           "another --output, or let them go with --overwrite",
           config_.output);
+    fail(
+        "output {} holds checkpoints up to {}, which a run from {} would leave behind: go on from "
+        "them with --resume=auto, choose another --output, or let them go with --overwrite",
+        config_.output, abandoned.back().filename().string(), resumed_from_->string());
   });
 }
 
@@ -142,7 +167,9 @@ void Trainer::check_output() {
 void Trainer::claim_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
-    if (config_.checkpoint.resume == "none") fs::remove_all(checkpoint_directory());
+    if (!resumed_from_) fs::remove_all(checkpoint_directory());
+    auto abandoned = abandoned_checkpoints();
+    std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     write_file_atomically(config_file(), options_.config_yaml);
   });
 }
@@ -155,6 +182,18 @@ std::vector<CheckpointTensor> Trainer::checkpoint_tensors() {
     tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});
   }
   return tensors;
+}
+
+std::vector<fs::path> Trainer::abandoned_checkpoints() const {
+  auto all = complete_checkpoints(checkpoint_directory());
+  int64_t start = -1;
+  std::error_code error;
+  for (auto& [step, path] : all)
+    if (resumed_from_ && fs::equivalent(path, *resumed_from_, error)) start = step;
+  std::vector<fs::path> abandoned;
+  for (auto& [step, path] : all)
+    if (step > start) abandoned.push_back(path);
+  return abandoned;
 }
 
 std::optional<fs::path> Trainer::checkpoint_to_resume() {
@@ -182,16 +221,16 @@ std::optional<fs::path> Trainer::checkpoint_to_resume() {
 }
 
 void Trainer::load_state() {
-  auto path = checkpoint_to_resume();
-  if (!path) return;
-  on_all_ranks(*mesh_.world, [&] { check_resumable(*path); });
-  state_ = load_checkpoint(*path, checkpoint_tensors(), mesh_).state;
+  if (!resumed_from_) return;
+  on_all_ranks(*mesh_.world, [&] { check_resumable(*resumed_from_); });
+  state_ = load_checkpoint(*resumed_from_, checkpoint_tensors(), mesh_).state;
   trim_allocator();
   store_->refresh_compute();
   on_all_ranks(*mesh_.world,
                [&] { optimizer_->set_steps(state_.step - number_in(state_, "skipped_steps")); });
-  saved_step_ = state_.step;
-  log::info("resumed from {} at step {}", path->string(), state_.step);
+  saved_step_ = start_step_ = state_.step;
+  evaluation_due_ = state_.extra["evaluation_due"] == "1";  // earlier versions saved none
+  log::info("resumed from {} at step {}", resumed_from_->string(), state_.step);
 }
 
 void Trainer::restore_position() {
@@ -240,7 +279,6 @@ void Trainer::check_resumable(const fs::path& checkpoint) const {
 
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
-  PhaseScope phase(Phase::checkpoint);
   set_progress_note(fmt::format("checkpoint of step {}", state_.step));
   DataState data = loader_->state();
   state_.epoch = data.position.epoch;
@@ -249,6 +287,7 @@ void Trainer::save() {
   state_.extra["dataset_size"] = std::to_string(data.dataset_size);
   state_.extra["global_batch"] = std::to_string(data.global_batch);
   state_.extra["skipped_steps"] = std::to_string(state_.step - optimizer_->steps());
+  state_.extra["evaluation_due"] = evaluation_due_ ? "1" : "0";
   state_.extra["data_hash"] = data_hash();
   state_.extra["tokenizer"] = config_.data.tokenizer;
   state_.extra["tokenizer_hash"] = fmt::format("{:016x}", tokenizer_->hash());
@@ -305,7 +344,6 @@ StepReport Trainer::one_step() {
 }
 
 double Trainer::run_evaluation() {
-  PhaseScope phase(Phase::evaluate);
   set_progress_note(fmt::format("evaluation after step {}", state_.step));
   auto start = PhaseTimer::Clock::now();
   int64_t limit = config_.train.evaluate_samples > 0 ? config_.train.evaluate_samples : -1;
@@ -321,30 +359,35 @@ double Trainer::run_evaluation() {
   return result.loss;
 }
 
-TrainingEnd Trainer::run() {
-  TrainingEnd end = TrainingEnd::finished;
-  if (state_.step >= total_steps_) {
-    log::info("step {} of {} is reached already: nothing to train; raise train.length to go on",
-              state_.step, total_steps_);
+bool Trainer::loss_reached() {
+  double loss = run_evaluation();
+  evaluation_due_ = false;
+  return config_.train.stop_at_loss > 0 && loss <= config_.train.stop_at_loss;
+}
+
+TrainingEnd Trainer::train() {
+  if (evaluation_due_ && data_.validation) {
+    saved_step_ = -1;  // the checkpoint still says that it is due
+    if (loss_reached()) return TrainingEnd::loss_reached;
   }
   while (state_.step < total_steps_) {
     StepReport report = one_step();
     for (auto* observer : observers_) observer->on_step(report);
     bool last = state_.step == total_steps_;
-    bool stop = report.result.stop_requested;
-    if (data_.validation && !stop && (last || due(config_.train.evaluate_every))) {
-      double loss = run_evaluation();
-      if (config_.train.stop_at_loss > 0 && loss <= config_.train.stop_at_loss) {
-        end = TrainingEnd::loss_reached;
-        break;
-      }
-    }
-    if (stop) {
-      end = TrainingEnd::stopped_by_signal;
-      break;
-    }
+    evaluation_due_ = data_.validation && (last || due(config_.train.evaluate_every));
+    if (report.result.stop_requested) return TrainingEnd::stopped_by_signal;
+    if (evaluation_due_ && loss_reached()) return TrainingEnd::loss_reached;
     if (!last && due(config_.checkpoint.every)) save();
   }
+  return TrainingEnd::finished;
+}
+
+TrainingEnd Trainer::run() {
+  if (state_.step >= total_steps_) {
+    log::info("step {} of {} is reached already: nothing to train; raise train.length to go on",
+              state_.step, total_steps_);
+  }
+  TrainingEnd end = train();
   if (config_.checkpoint.save_at_end || end == TrainingEnd::stopped_by_signal) save();
   for (auto* observer : observers_) observer->on_end(end);
   return end;

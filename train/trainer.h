@@ -19,10 +19,10 @@
 namespace adagate {
 
 struct TrainerOptions {
-  // Text of the effective config, stored with every checkpoint.
+  // Text of the effective config, stored with every checkpoint; empty: made from the config.
   std::string config_yaml;
-  // An output directory that holds another run's checkpoints is an error unless its checkpoints and
-  // metrics may go.
+  // An output directory that holds checkpoints of another run, or of later steps than the one gone
+  // back to, is an error unless they and their metrics may go.
   bool overwrite = false;
 };
 
@@ -45,6 +45,9 @@ class Trainer {
   const Mesh& mesh() const { return mesh_; }
   const TrainingState& state() const { return state_; }
   int64_t total_steps() const { return total_steps_; }
+  // Last step of the output directory's metrics that this run goes on from; -1: it starts them
+  // anew.
+  int64_t continued_step() const;
   ParameterStore& store() { return *store_; }
   Decoder& model() { return *model_; }
   std::filesystem::path checkpoint_directory() const;
@@ -52,16 +55,22 @@ class Trainer {
  private:
   std::filesystem::path config_file() const;
   void build_model();
+  void plan_steps();  // how many, and the learning rate over them
   void check_output();
   void claim_output();
   std::optional<std::filesystem::path> checkpoint_to_resume();
+  // Checkpoints in the output that are not on the way to this run's start: all of another run's,
+  // those of later steps where it goes back.
+  std::vector<std::filesystem::path> abandoned_checkpoints() const;
   void load_state();
   void restore_position();
   void check_resumable(const std::filesystem::path& checkpoint) const;
   std::string data_hash() const;  // of the training text's tokens
   std::vector<CheckpointTensor> checkpoint_tensors();
   StepReport one_step();
+  TrainingEnd train();
   double run_evaluation();
+  bool loss_reached();  // evaluates
   void save();
   bool due(const Duration& every) const;
 
@@ -79,10 +88,12 @@ class Trainer {
   std::unique_ptr<RoutingStep> evaluation_routing_;
   std::optional<LearningRate> learning_rate_;
   std::vector<TrainingObserver*> observers_;
+  std::optional<std::filesystem::path> resumed_from_;
   TrainingState state_;
   StepSizes sizes_;
   int64_t total_steps_ = 0;
-  int64_t saved_step_ = -1;
+  int64_t start_step_ = 0, saved_step_ = -1;
+  bool evaluation_due_ = false;  // at this step; a stop may leave it to the run that goes on
   int skipped_in_a_row_ = 0;
 };
 

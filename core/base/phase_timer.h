@@ -19,14 +19,12 @@ enum class Phase : uint8_t {
   combine,
   backward,
   reduce,
-  optimizer,
-  evaluate,
-  checkpoint
+  optimizer
 };
-constexpr int kPhaseCount = 12;
+constexpr int kPhaseCount = 10;
 constexpr std::string_view kPhaseNames[kPhaseCount] = {
-    "other",   "data",     "forward", "gate",      "dispatch", "experts",
-    "combine", "backward", "reduce",  "optimizer", "evaluate", "checkpoint"};
+    "other",   "data",    "forward",  "gate",   "dispatch",
+    "experts", "combine", "backward", "reduce", "optimizer"};
 
 // Exclusive seconds by phase of the calling thread (one per rank thread).
 class PhaseTimer {

@@ -104,7 +104,8 @@ struct TrainConfig {
     v.field("stop_at_loss", s.stop_at_loss,
             "end once the validation loss (nats per token) is at or below it; 0: off",
             at_least(0.0));
-    v.field("evaluate_every", s.evaluate_every, "duration between evaluations; 0s: never");
+    v.field("evaluate_every", s.evaluate_every,
+            "duration between evaluations, besides the one at the end; 0s: only that");
     v.field("evaluate_samples", s.evaluate_samples,
             "validation samples per evaluation, from the first on; 0: all", at_least(0));
     v.field("log_every", s.log_every,
