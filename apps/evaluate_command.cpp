@@ -37,10 +37,10 @@ int run(const Options& options) {
   if (options.data.empty()) {
     check(saved.config.data.has_validation(),
           "the run had no validation data: name some with --data");
-    data = open_run_data(saved.config, *saved.tokenizer, cache, world);
+    data = open_run_data(saved.config, *saved.tokenizer, cache, world, CacheShared::by_node);
   } else {
     data.validation = open_text(options.data, "--data", *saved.tokenizer,
-                                saved.config.model.context, cache, world);
+                                saved.config.model.context, cache, world, CacheShared::by_node);
   }
   EvaluationPass pass(*data.validation, options.batch, world.rank(), world.size(),
                       options.samples > 0 ? options.samples : -1);

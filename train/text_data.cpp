@@ -1,11 +1,14 @@
 #include "train/text_data.h"
 
+#include <cstdlib>
+
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 #include "data/token_file.h"
 #include "data/tokenize_files.h"
 #include "parallel/agree.h"
+#include "parallel/placement.h"
 #include "train/signals.h"
 
 namespace adagate {
@@ -20,11 +23,20 @@ fs::path cached_tokens(const fs::path& text, const Tokenizer& tokenizer, const f
                              tokenizer.hash());
 }
 
+// Where the launcher tells no place on the node, every rank takes itself for the first: they write
+// the same, each whole.
+bool first_of_node() {
+  auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
+  return environment.local_rank == 0;
+}
+
 }  // namespace
 
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
-                                        const fs::path& cache, Communicator& world) {
+                                        const fs::path& cache, Communicator& world,
+                                        CacheShared shared) {
+  bool first = shared == CacheShared::by_all ? world.rank() == 0 : first_of_node();
   fs::path tokens = path;
   auto on_all = [&](auto&& work) { on_all_ranks(world, [&] { named(key, work); }); };
   on_all([&] {
@@ -42,7 +54,7 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
   });
   on_all([&] {
     std::error_code error;
-    if (world.rank() != 0 || tokens == path || fs::exists(tokens, error)) return;
+    if (!first || tokens == path || fs::exists(tokens, error)) return;
     make_directories(cache);
     TokenizeProgress done =
         tokenize_files({path}, tokenizer, tokens.string(), {}, [](const TokenizeProgress& p) {
@@ -61,10 +73,10 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
 }
 
 RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
-                      Communicator& world) {
+                      Communicator& world, CacheShared shared) {
   const DataConfig& data = config.data;
   auto open = [&](const std::string& path, const char* key) {
-    return open_text(path, key, tokenizer, config.model.context, cache, world);
+    return open_text(path, key, tokenizer, config.model.context, cache, world, shared);
   };
   RunData opened;
   opened.train_text = open(data.train, "data.train");

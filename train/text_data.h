@@ -12,12 +12,17 @@
 
 namespace adagate {
 
-// The data set of `path`: a token file of `tokenizer`, or a text file, which rank 0 tokenizes once
-// into `cache` under a name made of its content's and the tokenizer's hash. `key` names the config
-// key in errors. Collective. Throws Error: missing, empty, made with another tokenizer, ...
+// Which ranks see the same cache folder: all of them, or those of one node.
+enum class CacheShared { by_all, by_node };
+
+// The data set of `path`: a token file of `tokenizer`, or a text file, which the first of the ranks
+// that share `cache` tokenizes once into it, under a name made of its content's and the tokenizer's
+// hash. `key` names the config key in errors. Collective. Throws Error: missing, empty, made with
+// another tokenizer, ...
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
-                                        const std::filesystem::path& cache, Communicator& world);
+                                        const std::filesystem::path& cache, Communicator& world,
+                                        CacheShared shared = CacheShared::by_all);
 
 // What a run trains on and is evaluated on.
 struct RunData {
@@ -29,6 +34,7 @@ struct RunData {
 // data.train, and data.validation or the last data.validation_share of data.train's samples.
 // Collective, with the errors of open_text.
 RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer,
-                      const std::filesystem::path& cache, Communicator& world);
+                      const std::filesystem::path& cache, Communicator& world,
+                      CacheShared shared = CacheShared::by_all);
 
 }  // namespace adagate
