@@ -54,6 +54,9 @@ struct Gelu {
   template <class T>
   ADAGATE_HD static T derivative(T x) {
     using S = ScalarOf<T>;
+    // It is 0 or 1 from here on, in f64 too; further out s (1 - s) is 0 where x * x is infinite.
+    const T last = T{} + S(30);
+    x = x > last ? last : (x < -last ? -last : x);  // NaN stays NaN
     T slope = S(kTwo) + S(3 * 0.044715 * kTwo) * (x * x);
     T s = S(1) / (S(1) + exp_minus_2u(x));
     return s + x * s * (S(1) - s) * slope;

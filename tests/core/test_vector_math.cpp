@@ -101,6 +101,42 @@ TEST_CASE("exp, exp2 and tanh at the ends") {
   CHECK(std::isnan(vector_math::exp2(std::nanf(""))));
 }
 
+namespace {
+
+// Far from 0 an activation is x or 0, its derivative 1 or 0; NaN comes through. `of` makes a T of a
+// number, `first` takes a number out of one.
+template <class T, class Of, class First>
+void check_far_out(Of of, First first) {
+  using Scalar = activation::ScalarOf<T>;
+  auto check = [&](auto f, std::string_view name) {
+    using F = decltype(f);
+    for (double exponent : {4.0, 9.0, 18.9, 19.3, 20.0, 30.0, 38.0, 154.2, 300.0}) {
+      if (exponent > std::numeric_limits<Scalar>::max_exponent10) continue;
+      const auto x = static_cast<Scalar>(std::pow(10.0, exponent));
+      INFO(name << " at " << x << " and its negative, in " << sizeof(Scalar) << " bytes");
+      CHECK(first(F::value(of(x))) == x);
+      CHECK(first(F::value(of(-x))) == 0);
+      CHECK(first(F::derivative(of(x))) == 1);
+      CHECK(first(F::derivative(of(-x))) == 0);
+    }
+    CHECK(std::isnan(first(F::value(of(std::numeric_limits<Scalar>::quiet_NaN())))));
+  };
+  check(activation::Gelu{}, "gelu");
+  check(activation::GeluErf{}, "gelu_erf");
+  check(activation::Relu{}, "relu");
+  check(activation::Silu{}, "silu");
+}
+
+}  // namespace
+
+TEST_CASE("Activations far from 0, and of NaN") {
+  auto number = [](auto x) { return x; };
+  check_far_out<float>(number, number);
+  check_far_out<double>(number, number);
+  check_far_out<vector_math::Floats>([](float x) { return broadcast(x); },
+                                     [](auto x) { return x[kLanes<float> - 1]; });
+}
+
 TEST_CASE("Activations against their textbook formulas") {
   for (double x : {-9.0, -2.5, -0.3, 0.0, 0.1, 1.7, 8.0}) {
     double u = std::sqrt(2.0 / 3.14159265358979323846) * (x + 0.044715 * x * x * x);
