@@ -1,6 +1,7 @@
 #include "core/device/allocator.h"
 #include "core/ops/linear_cross_entropy.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/op_case_checks.h"
 
 using namespace adagate;
 using namespace adagate::test;
@@ -28,6 +29,38 @@ Plain plain_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& target
   return result;
 }
 
+struct Definition {
+  Tensor loss, dx, dw;  // f64
+};
+
+// scale * sum over rows r of -log softmax(w x_r) at the target, and its gradients.
+Definition definition(const Tensor& x, const Tensor& w, const Tensor& targets, double scale) {
+  const int64_t width = x.cols(), vocabulary = w.rows();
+  Definition result{Tensor::zeros({1}, DType::f64), Tensor::zeros(x.shape(), DType::f64),
+                    Tensor::zeros(w.shape(), DType::f64)};
+  std::vector<double> p(static_cast<size_t>(vocabulary));
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    const int64_t target = targets.data<int32_t>()[r];
+    if (target < 0) continue;
+    const double* row = x.data<double>() + r * width;
+    double sum = 0;
+    for (int64_t v = 0; v < vocabulary; ++v) {
+      double logit = 0;
+      for (int64_t d = 0; d < width; ++d) logit += row[d] * w.data<double>()[v * width + d];
+      sum += p[static_cast<size_t>(v)] = std::exp(logit);
+    }
+    result.loss.data<double>()[0] -= scale * std::log(p[static_cast<size_t>(target)] / sum);
+    for (int64_t v = 0; v < vocabulary; ++v) {
+      const double dlogit = scale * (p[static_cast<size_t>(v)] / sum - (v == target ? 1.0 : 0.0));
+      for (int64_t d = 0; d < width; ++d) {
+        result.dx.data<double>()[r * width + d] += dlogit * w.data<double>()[v * width + d];
+        result.dw.data<double>()[v * width + d] += dlogit * row[d];
+      }
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 TEST_CASE("The loss over a large vocabulary in several chunks equals the definition") {
@@ -47,12 +80,41 @@ TEST_CASE("The loss over a large vocabulary in several chunks equals the definit
   }
 }
 
+TEST_CASE("Loss and gradients are those of the definition, beyond all block sizes") {
+  constexpr int64_t n = 37, width = 5;
+  auto loss = [](std::span<const Tensor> in) {
+    return std::vector{linear_cross_entropy(in[0], in[1], in[2], 0.37).loss};
+  };
+  for (int64_t vocabulary : {1, 511, 513, 2049, 2560, 4099}) {
+    for (bool masked : {false, true}) {
+      for (DType type : {DType::f64, DType::f32, DType::bf16}) {
+        INFO(vocabulary << " words, " << name_of(type) << ", masked " << masked);
+        Tensor targets = random_integers({n}, 3, 0, static_cast<int32_t>(vocabulary));
+        for (int64_t r = 1; masked && r < n; r += 3) targets.data<int32_t>()[r] = -1;
+        // Logits large enough that many words have probabilities that rounding does not hide.
+        auto inputs = rounded({{random_normal({n, width}, 1, 1.5)},
+                               {random_normal({vocabulary, width}, 2), Role::parameter},
+                               {targets, Role::constant}},
+                              type);
+        Definition expected = definition(inputs[0].values, inputs[1].values, targets, 0.37);
+        Evaluation got = evaluate(inputs, loss, type);
+        const double bound = type == DType::f64 ? 1e-12 : type == DType::f32 ? 2e-6 : 2e-2;
+        CHECK(relative_error(got.outputs[0], expected.loss) < std::min(bound, 2e-6));
+        CHECK(relative_error(got.gradients[0], expected.dx) < bound);
+        CHECK(relative_error(got.gradients[1], expected.dw) < bound);
+      }
+    }
+  }
+}
+
 TEST_CASE("Gradients don't depend on how tokens are cut into chunks") {
-  // 700 rows need several chunks at this vocabulary; 70 rows fit into one.
-  constexpr int64_t n = 700, width = 8, vocabulary = 50257;
+  // 640 rows need several chunks at this vocabulary, masked or not; 80 rows fit into one.
+  constexpr int64_t n = 640, width = 8, vocabulary = 50257, piece_rows = 80;
+  bool masked = GENERATE(false, true);
   Tensor x = random_normal({n, width}, 1).to(DType::f32);
   Tensor w = random_normal({vocabulary, width}, 2).to(DType::f32);
   Tensor targets = random_integers({n}, 3, 0, vocabulary);
+  for (int64_t r = 3; masked && r < n; r += 7) targets.data<int32_t>()[r] = -1;
   auto gradients = [&](int64_t step) {
     Tensor dx = Tensor::empty({n, width}, DType::f32);
     Tensor weight = w.detach();
@@ -69,7 +131,7 @@ TEST_CASE("Gradients don't depend on how tokens are cut into chunks") {
     return std::pair{dx, weight.slot()->value().clone()};
   };
   auto [dx_whole, dw_whole] = gradients(n);
-  auto [dx_pieces, dw_pieces] = gradients(70);
+  auto [dx_pieces, dw_pieces] = gradients(piece_rows);
   CHECK(relative_error(dx_whole, dx_pieces) < 1e-5);
   CHECK(relative_error(dw_whole, dw_pieces) < 1e-5);
 }
@@ -90,6 +152,10 @@ TEST_CASE("Wrong targets and another root than the loss are told") {
   CHECK_THROWS_WITH(linear_cross_entropy(x, w, targets(1, 5), 1.0),
                     Catch::Matchers::Contains("target 5 of row 1"));
   CHECK_THROWS_AS(linear_cross_entropy(x, w, targets(-2, 0), 1.0), Error);
+  // Those of another batch.
+  for (int64_t n : {1, 3})
+    CHECK_THROWS_WITH(linear_cross_entropy(x, w, Tensor::zeros({n}, DType::i32), 1.0),
+                      Catch::Matchers::Contains("targets for 2 rows"));
   x.set_slot(std::make_shared<GradSlot>());
   Tape tape;
   Recording on(tape);
@@ -108,5 +174,10 @@ TEST_CASE("Logits of all tokens never exist at once") {
   Tape tape;
   Recording on(tape);
   linear_cross_entropy(x, w, targets, 1.0);
-  CHECK(allocator_stats().peak_bytes_in_use - before < 120'000'000);
+  const int64_t used = allocator_stats().peak_bytes_in_use - before;
+  CHECK(used < 120'000'000);
+  // What is told of them beforehand is what they take, up to the allocator's rounding.
+  const int64_t told = logits_bytes(n, vocabulary, DType::f32);
+  CHECK(told <= used);
+  CHECK(static_cast<double>(told) > 0.85 * static_cast<double>(used));
 }
