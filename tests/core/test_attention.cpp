@@ -1,5 +1,6 @@
 // Blockwise attention against the textbook formula, written out here with a [sequence, sequence]
 // matrix.
+#include <algorithm>
 #include <cmath>
 #include <complex>
 
@@ -61,14 +62,15 @@ std::vector<double> reference(const Problem& p) {
       for (int64_t t = 0; t < length; ++t) {
         const int64_t seen = s.causal ? t + 1 : length;
         std::vector<double> weight(static_cast<size_t>(seen));
-        double sum = 0;
         for (int64_t n = 0; n < seen; ++n) {
           double score = 0;
           for (int64_t d = 0; d < D; ++d)
             score += rotated(vector(t, h), d, t, s) * rotated(vector(n, s.heads + kv), d, n, s);
-          weight[static_cast<size_t>(n)] = std::exp(scale * score);
-          sum += weight[static_cast<size_t>(n)];
+          weight[static_cast<size_t>(n)] = scale * score;
         }
+        const double largest = *std::max_element(weight.begin(), weight.end());
+        double sum = 0;
+        for (double& w : weight) sum += w = std::exp(w - largest);
         const auto id = static_cast<uint64_t>(p.ids.data<int64_t>()[b * T + t]);
         const uint32_t key = attention_row_key(p.site.rng.row_key(id), static_cast<uint32_t>(h));
         for (int64_t n = 0; n < seen; ++n) {
@@ -122,6 +124,20 @@ TEST_CASE("attention follows the formula across block borders") {
   }
 }
 
+TEST_CASE("attention follows the formula when scores lie hundreds apart") {
+  for (const AttentionVariant& v : attention_variants()) {
+    INFO(v.name);
+    Problem p = problem(v, 150);
+    for (int64_t i = 0; i < p.qkv.numel(); ++i) p.qkv.data<double>()[i] *= 16;
+    p.qkv = p.qkv.to(DType::bf16).to(DType::f64);
+    Tensor expected = Tensor::from(std::span<const double>(reference(p)), run(p).shape());
+    CHECK(relative_error(run(p), expected) < 1e-10);
+    CHECK(relative_error(run(p, DType::f32), expected) < 2e-3);
+    // Turned by their positions, bf16 numbers are rounded, and such scores with them.
+    if (v.shape.rotary_base == 0) CHECK(relative_error(run(p, DType::bf16), expected) < 3e-2);
+  }
+}
+
 TEST_CASE("attention's gradient is right across block borders") {
   for (const AttentionVariant& v : attention_variants()) {
     INFO(v.name);
@@ -164,6 +180,12 @@ TEST_CASE("attention refuses what does not fit") {
                     "attention: qkv is [6, 96], [6, 64] expected for batch 2, sequence 3, "
                     "4 + 2 x 2 heads of 8");
   s.kv_heads = 4;
+  for (double scale : {-0.5, std::nan("")}) {
+    s.scale = scale;
+    CHECK_THROWS_WITH(attention(qkv, s, {}, {}, {}),
+                      Catch::Contains("the scale of the scores is negative"));
+  }
+  s.scale = 0;
   CHECK_THROWS_AS(attention(qkv, s, Tensor::zeros({3}, DType::i32), {}, {}), Error);
   CHECK_THROWS_AS(attention(qkv, s, {}, {Rng(), 0.5}, {}), Error);
   s.batch = 0;
@@ -171,7 +193,8 @@ TEST_CASE("attention refuses what does not fit") {
 }
 
 TEST_CASE("attention by steps equals attention at once") {
-  for (double rotary : {0.0, 100.0}) {
+  // A base of its own: no other test has made the tables longer than these steps ask for.
+  for (double rotary : {0.0, 150.0}) {
     for (int64_t head_dim : {6, 80}) {
       for (DType type : {DType::f64, DType::f32, DType::bf16}) {
         INFO("rotary " << rotary << ", head_dim " << head_dim << ", " << name_of(type));
@@ -182,17 +205,74 @@ TEST_CASE("attention by steps equals attention at once") {
                          .head_dim = head_dim,
                          .rotary_base = rotary};
         Tensor qkv = random_normal({91, 8 * head_dim}, 1).to(type);
-        Tensor whole = attention(qkv, s, {}, {}, {});
         const double bound = type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-5 : 2e-2;
         KvCache cache;
+        Tensor steps = Tensor::empty({91, 4 * head_dim}, type);
         // Many rows at once, also behind an odd number of cached ones, and one by one.
         for (int64_t at = 0, rows = 41; at < 91; at += rows, rows = at < 77 ? 1 : 14) {
           AttentionShape step = s;
           step.sequence = rows;
           Tensor part = attention_step(qkv.slice(at, at + rows).clone(), step, cache);
-          CHECK(relative_error(part, whole.slice(at, at + rows)) < bound);
+          steps.slice(at, at + rows).copy_from(part);
           CHECK(cache.length == at + rows);
         }
+        CHECK(relative_error(steps, attention(qkv, s, {}, {}, {})) < bound);
+      }
+    }
+  }
+}
+
+TEST_CASE("attention by steps, both ways: rows see those that came before or with them") {
+  for (DType type : {DType::f64, DType::f32, DType::bf16}) {
+    AttentionShape s{.batch = 1,
+                     .heads = 4,
+                     .kv_heads = 2,
+                     .head_dim = 6,
+                     .causal = false,
+                     .rotary_base = 150.0};
+    Tensor qkv = random_normal({40, 8 * s.head_dim}, 1).to(type);
+    const double bound = type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-5 : 2e-2;
+    KvCache cache;
+    for (int64_t rows : {3, 1, 5, 9, 7, 12}) {  // up to 7 row by row, more blockwise
+      const int64_t at = cache.length, end = at + rows;
+      INFO(name_of(type) << ", rows " << at << " to " << end);
+      s.sequence = rows;
+      Tensor part = attention_step(qkv.slice(at, end).clone(), s, cache);
+      s.sequence = end;
+      Tensor whole = attention(qkv.slice(0, end).clone(), s, {}, {}, {});
+      CHECK(relative_error(part, whole.slice(at, end)) < bound);
+    }
+  }
+}
+
+TEST_CASE("rotary tables hold the angles of their base, however long they have become") {
+  struct Asked {
+    double base;
+    int64_t head_dim;
+  };
+  for (int64_t positions : {1, 64, 65, 300, 20}) {
+    for (Asked a : {Asked{10000.0, 8}, {500.0, 8}, {500.0, 2}, {500.0, 64}, {1e6, 64}}) {
+      for (DType type : {DType::f64, DType::f32}) {
+        INFO("base " << a.base << ", head_dim " << a.head_dim << ", " << positions << " positions, "
+                     << name_of(type));
+        RotaryTable table = rotary_table(a.base, a.head_dim, positions, type);
+        const int64_t half = a.head_dim / 2;
+        REQUIRE(table.cosines.dtype() == type);
+        REQUIRE(table.cosines.cols() == half);
+        REQUIRE(table.cosines.rows() >= positions);
+        REQUIRE(table.sines.shape() == table.cosines.shape());
+        auto cosines = table.cosines.to_doubles(), sines = table.sines.to_doubles();
+        double worst = 0;
+        for (int64_t t = 0; t < positions; ++t)
+          for (int64_t i = 0; i < half; ++i) {
+            const double exponent = static_cast<double>(2 * i) / static_cast<double>(a.head_dim);
+            const double angle = static_cast<double>(t) / std::pow(a.base, exponent);
+            const auto at = static_cast<size_t>(t * half + i);
+            worst = std::max({worst, std::abs(cosines[at] - std::cos(angle)),
+                              std::abs(sines[at] - std::sin(angle))});
+          }
+        // The angles, up to 299, are f32 numbers made of f32 frequencies.
+        CHECK(worst < 299 * 3e-7);
       }
     }
   }
