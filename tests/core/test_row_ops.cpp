@@ -2,8 +2,10 @@
 // checked with all other ops' in test_op_cases.cpp.
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "core/autograd/tape.h"
+#include "core/ops/bias_activation.h"
 #include "core/ops/dropout.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
@@ -82,6 +84,7 @@ TEST_CASE("norms in bf16 stay within its rounding and refuse wrong shapes") {
                     "rms_norm: x has 48 columns, gamma 47");
   CHECK_THROWS_AS(rms_norm(x.to(DType::bf16), gamma.to(DType::bf16), 1e-5), Error);
   CHECK(rms_norm(Tensor::empty({0, 48}, DType::f64), gamma, 1e-5).numel() == 0);
+  CHECK_THROWS_WITH(layer_norm(x, gamma, {}, 1e-5), "layer_norm: beta is empty");
 }
 
 TEST_CASE("norm gradients of parameters accumulate into f32 and do not depend on threads") {
@@ -100,6 +103,30 @@ TEST_CASE("norm gradients of parameters accumulate into f32 and do not depend on
   CHECK(one == two);
 }
 
+TEST_CASE("activations of numbers far from 0, and of NaN, have sound gradients") {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  for (Activation a : {Activation::gelu, Activation::gelu_erf, Activation::relu, Activation::silu})
+    for (DType type : {DType::f64, DType::f32, DType::bf16}) {
+      INFO(name_of(a) << " in " << name_of(type));
+      // Whole vectors and a rest.
+      constexpr int64_t n = 21;
+      for (double x : {3e4, 1e19, 2e19, 1e30, 3e38}) {
+        auto gradient = [&](double value) {
+          return tape_gradients([&](auto& in) { return bias_activation(in[0], {}, a); },
+                                {Tensor::full({1, n}, type, value)})[0];
+        };
+        CHECK(gradient(x) == random_tensor({1, n}, 99, type).to_doubles());
+        CHECK(gradient(-x) == std::vector<double>(n, 0.0));
+      }
+      for (float y : bias_activation(Tensor::full({1, n}, type, nan), {}, a).to_floats())
+        CHECK(std::isnan(y));
+      for (float y : bias_activation(Tensor::full({1, n}, type, inf), {}, a).to_floats())
+        CHECK(y == inf);
+    }
+  CHECK_THROWS_WITH(bias_activation(random_tensor({2, 5}, 1), {}, Activation::swiglu),
+                    "bias_activation: swiglu needs an even number of columns, 5");
+}
+
 TEST_CASE("embedding looks rows up and sums their gradients") {
   std::vector<int32_t> t = {2, 0, 2, 3, 2}, p = {0, 1, 2, 0, 1};
   Tensor tokens = Tensor::from(std::span<const int32_t>(t), {5});
@@ -113,9 +140,20 @@ TEST_CASE("embedding looks rows up and sums their gradients") {
     for (int c = 0; c < 3; ++c)
       CHECK(y.data<double>()[i * 3 + c] ==
             tables[0].data<double>()[t[i] * 3 + c] + tables[1].data<double>()[p[i] * 3 + c]);
-  std::vector<int32_t> bad = {1, 4};
-  CHECK_THROWS_WITH(embedding(Tensor::from(std::span<const int32_t>(bad), {2}), tables[0], {}, {}),
-                    "embedding: token id 4 at place 1 is outside the table of 4");
+}
+
+TEST_CASE("embedding refuses ids outside of its tables") {
+  Tensor tokens = random_tensor({4, 3}, 1), positions = random_tensor({3, 3}, 2);
+  auto look_up = [&](int32_t token, int32_t position) {
+    return embedding(Tensor::from(std::vector<int32_t>{1, token}, {2}), tokens,
+                     Tensor::from(std::vector<int32_t>{position, 0}, {2}), positions);
+  };
+  CHECK_NOTHROW(look_up(3, 2));
+  CHECK_THROWS_WITH(look_up(4, 0), "embedding: token id 4 at place 1 is outside the table of 4");
+  CHECK_THROWS_WITH(look_up(-1, 0), "embedding: token id -1 at place 1 is outside the table of 4");
+  CHECK_THROWS_WITH(look_up(0, 3), "embedding: position id 3 at place 0 is outside the table of 3");
+  CHECK_THROWS_WITH(look_up(0, -2),
+                    "embedding: position id -2 at place 0 is outside the table of 3");
 }
 
 TEST_CASE("embedding adds to an f32 parameter gradient, and clears untouched rows otherwise") {
@@ -159,8 +197,39 @@ TEST_CASE("bias_dropout_add without bias adds what dropout gives") {
         dropout(x, site, ids(2)).to_doubles());
 }
 
-TEST_CASE("sum adds in f64, and add refuses different shapes") {
+TEST_CASE("elementwise ops are exact at every place of large tensors") {
+  constexpr int64_t n = 3 * 8192 + 5;  // several shares, and a rest
+  for (DType type : {DType::f64, DType::f32, DType::bf16}) {
+    INFO(name_of(type));
+    Tensor a = random_tensor({n}, 1, type), b = random_tensor({n}, 2, type);
+    auto x = a.to_doubles(), y = b.to_doubles();
+    std::vector<double> sums(n), products(n), scaled(n);
+    for (size_t i = 0; i < x.size(); ++i) {
+      sums[i] = x[i] + y[i];
+      products[i] = x[i] * y[i];
+      scaled[i] = -0.5 * x[i];
+    }
+    // Of two f32 or bf16 numbers f64 holds the product, and the sum up to one rounding.
+    auto in_type = [&](const std::vector<double>& values) {
+      return Tensor::from(std::span<const double>(values), {n}).to(type).to_doubles();
+    };
+    CHECK(mul(a, b).to_doubles() == in_type(products));
+    CHECK(add(a, b).to_doubles() == in_type(sums));
+    CHECK(scale(a, -0.5).to_doubles() == in_type(scaled));
+    auto of_sum = tape_gradients([](auto& in) { return scale(sum(in[0]), 0.25); }, {a});
+    CHECK(of_sum[0] == std::vector<double>(n, of_sum[0][0]));
+    CHECK(of_sum[0][0] != 0);
+  }
+}
+
+TEST_CASE("sum adds in f64, and add and mul refuse what is not alike") {
   CHECK(sum(Tensor::full({100000}, DType::f32, 0.1)).to_doubles()[0] ==
         Approx(10000).epsilon(1e-6));
-  CHECK_THROWS_AS(add(random_tensor({3, 4}, 1), random_tensor({4, 3}, 2)), Error);
+  Tensor x = random_tensor({3, 4}, 1);
+  CHECK_THROWS_WITH(add(x, random_tensor({4, 3}, 2)), "add: a is f64 [3, 4], b f64 [4, 3]");
+  CHECK_THROWS_WITH(mul(x, random_tensor({4, 3}, 2)), "mul: a is f64 [3, 4], b f64 [4, 3]");
+  for (DType other : {DType::f32, DType::bf16}) {
+    CHECK_THROWS_AS(add(x, x.to(other)), Error);
+    CHECK_THROWS_AS(mul(x.to(other), x), Error);
+  }
 }

@@ -71,8 +71,8 @@ TEST_CASE("self-attention keeps the layer contract", "[layers]") {
     bool causal;
     double rotary_base, dropout;
   };
-  for (Form form : {Form{4, true, 0, 0}, Form{2, true, 10000, 0}, Form{1, false, 100, 0},
-                    Form{4, false, 0, 0.3}}) {
+  for (Form form : {Form{4, true, 0, 0}, Form{2, true, 0, 0}, Form{2, true, 10000, 0},
+                    Form{1, false, 100, 0}, Form{4, false, 0, 0.3}}) {
     INFO(form.kv_heads << " kv heads, causal " << form.causal << ", rotary " << form.rotary_base
                        << ", dropout " << form.dropout);
     SelfAttention layer({.width = 16,

@@ -1,4 +1,5 @@
-// Ops of Mixture-of-Experts layers, with choices drawn at random: 0 to 3 of 5 experts per token.
+// Ops of Mixture-of-Experts layers, with choices drawn at random: 0 to 3 of 5 experts (or more)
+// per token.
 #pragma once
 
 #include "core/ops/permute.h"
@@ -31,22 +32,30 @@ inline int64_t assignments_of(int64_t tokens) {
 
 inline std::vector<OpCase> moe_cases() {
   std::vector<OpCase> cases;
-  for (bool renormalize : {false, true}) {
-    cases.push_back({.name = renormalize ? "routing_weights renormalized" : "routing_weights raw",
+  struct Weights {
+    const char* name;
+    bool renormalize;
+    int64_t experts;
+  };
+  for (Weights w : {Weights{"routing_weights raw", false, kCaseExperts},
+                    {"routing_weights renormalized", true, kCaseExperts},
+                    {"routing_weights raw, many experts", false, 20},
+                    {"routing_weights renormalized, many experts", true, 17}}) {
+    cases.push_back({.name = w.name,
                      .inputs =
-                         [](int64_t n) {
-                           Selection s = random_selection(n);
+                         [w](int64_t n) {
+                           Selection s = random_selection(n, w.experts);
                            return std::vector<OpInput>{
                                {random_normal({n, 33}, 1)},
-                               {random_normal({33, kCaseExperts}, 2, 0.3), Role::precise},
+                               {random_normal({33, w.experts}, 2, 0.3), Role::precise},
                                {s.row_start, Role::constant},
                                {s.expert, Role::constant}};
                          },
                      .function =
-                         [renormalize](std::span<const Tensor> in) {
+                         [w](std::span<const Tensor> in) {
                            GateScores scores = gate_scores(in[0], in[1]);
                            return std::vector{routing_weights(in[0], in[1], scores, {in[2], in[3]},
-                                                              renormalize, {}, nullptr)};
+                                                              w.renormalize, {}, nullptr)};
                          }});
   }
   cases.push_back({.name = "gather_rows",

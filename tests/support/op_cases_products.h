@@ -15,8 +15,8 @@ inline void add_linear_cases(std::vector<OpCase>& cases) {
        .inputs =
            [](int64_t n) {
              return std::vector<OpInput>{{random_normal({n, 9}, 1)},
-                                         {random_normal({9, 17}, 2, 0.3), Role::parameter},
-                                         {random_normal({17}, 3), Role::parameter}};
+                                         {random_normal({9, 131}, 2, 0.3), Role::parameter},
+                                         {random_normal({131}, 3), Role::parameter}};
            },
        .function =
            [](std::span<const Tensor> in) { return std::vector{linear(in[0], in[1], in[2])}; }});

@@ -21,11 +21,14 @@ inline DropoutSite dropout_site(double probability) {
   return {Rng(3, RngStream::dropout, 5, 1), probability};
 }
 
+// Columns that are no multiple of a vector, and more than the 64 that are summed at a time.
+inline constexpr int64_t kCaseColumns = 131;
+
 inline std::vector<OpCase> norm_cases() {
   auto inputs = [](int64_t n) {
-    return std::vector<OpInput>{{random_normal({n, 37}, 1)},
-                                {random_normal({37}, 2), Role::precise},
-                                {random_normal({37}, 3), Role::precise}};
+    return std::vector<OpInput>{{random_normal({n, kCaseColumns}, 1)},
+                                {random_normal({kCaseColumns}, 2), Role::precise},
+                                {random_normal({kCaseColumns}, 3), Role::precise}};
   };
   std::vector<OpCase> cases;
   cases.push_back(
@@ -64,9 +67,10 @@ inline std::vector<OpCase> row_cases() {
     cases.push_back({.name = p > 0 ? "bias_dropout_add" : "bias_dropout_add without dropout",
                      .inputs =
                          [](int64_t n) {
-                           return std::vector<OpInput>{{random_normal({n, 37}, 1)},
-                                                       {random_normal({37}, 2), Role::parameter},
-                                                       {random_normal({n, 37}, 3)}};
+                           return std::vector<OpInput>{
+                               {random_normal({n, kCaseColumns}, 1)},
+                               {random_normal({kCaseColumns}, 2), Role::parameter},
+                               {random_normal({n, kCaseColumns}, 3)}};
                          },
                      .function =
                          [p](std::span<const Tensor> in) {
