@@ -1,6 +1,10 @@
 #include <cstring>
+#include <fstream>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <vector>
 
+#include "core/base/error.h"
 #include "core/device/allocator.h"
 #include "tests/support/catch.h"
 
@@ -14,6 +18,27 @@ struct Since {
   int64_t system_calls() const { return allocator_stats().system_calls - before.system_calls; }
   int64_t reserved() const { return allocator_stats().bytes_reserved - before.bytes_reserved; }
   int64_t in_use() const { return allocator_stats().bytes_in_use - before.bytes_in_use; }
+};
+
+// While it lives, the process may map `more` bytes beyond those it has.
+class AddressLimit {
+ public:
+  explicit AddressLimit(size_t more) {
+    getrlimit(RLIMIT_AS, &before_);
+    size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    rlimit limit = before_;
+    limit.rlim_cur = pages * static_cast<size_t>(sysconf(_SC_PAGESIZE)) + more;
+    set_ = pages > 0 && setrlimit(RLIMIT_AS, &limit) == 0;
+  }
+  ~AddressLimit() { setrlimit(RLIMIT_AS, &before_); }
+  AddressLimit(const AddressLimit&) = delete;
+  AddressLimit& operator=(const AddressLimit&) = delete;
+  bool set() const { return set_; }
+
+ private:
+  rlimit before_ = {};
+  bool set_ = false;
 };
 
 }  // namespace
@@ -79,4 +104,23 @@ TEST_CASE("sizes that vary from step to step need no new blocks once the largest
   Since since;
   for (size_t i = 0; i < 100; ++i) step(128 + i * 37 % 127);
   CHECK(since.system_calls() == 0);
+}
+
+TEST_CASE("where memory ends, blocks that nobody uses are given up before an error",
+          "[allocator]") {
+  trim_allocator();
+  constexpr size_t kMiB = size_t{1} << 20;
+  std::vector<CpuBlock> blocks;
+  for (int i = 0; i < 6; ++i) blocks.push_back(allocate_cpu(64 * kMiB));
+  for (const CpuBlock& block : blocks) release_cpu(block);
+  {
+    AddressLimit limit(32 * kMiB);
+    REQUIRE(limit.set());
+    // Fits into none of the blocks, and not beside them.
+    CpuBlock large = allocate_cpu(300 * kMiB);
+    CHECK(large.capacity >= 300 * kMiB);
+    release_cpu(large);
+    CHECK_THROWS_WITH(allocate_cpu(3000 * kMiB), Catch::Contains("out of memory: 3000.0 MiB"));
+  }
+  trim_allocator();
 }

@@ -110,26 +110,10 @@ TEST_CASE("safetensors: damaged files are refused with their name") {
            "{\"a\":" + f32("[2]", "[0,8]") + ",\"a\":" + f32("[2]", "[0,8]") + "}",
            std::string("{\"a\":{\"dtype\":\"F7\",\"shape\":[2],\"data_offsets\":[0,8]}}"),
            std::string("{\"__metadata__\":3}"),
+           std::string("{\"__metadata__\":{\"format\":3}}"),
            std::string(100000, '['),
        }) {
     INFO(header.substr(0, 80));
     REQUIRE_FALSE(message_of(with_header(header, d8)).empty());
   }
-}
-
-TEST_CASE("atomic file: an abandoned write leaves the old content") {
-  auto path = scratch("text");
-  write_file_atomically(path, "old");
-  {
-    AtomicFile file(path);
-    file.write("new");
-  }
-  REQUIRE(bytes_of(path) == "old");
-  int files = 0;
-  for (auto& entry : fs::directory_iterator(path.parent_path()))
-    files += entry.path().filename().string().rfind("text", 0) == 0;
-  REQUIRE(files == 1);
-  REQUIRE_THROWS_AS(AtomicFile(path / "below_a_file"), Error);
-  REQUIRE_THROWS_AS(read_text_file(path.parent_path(), "config"), Error);
-  REQUIRE_THROWS_AS(MappedFile(path.parent_path()), Error);
 }
