@@ -14,6 +14,8 @@ namespace adagate::suite {
 namespace {
 
 constexpr int64_t kSizes[] = {0, 1, 31, 1000, 1 << 20};
+constexpr int64_t kEagerBytes = 64 << 10;    // what shared memory takes in one go
+constexpr int64_t kBeyondEager = 64 * 1099;  // elements, of any type
 
 template <class F>
 void for_each_type(F&& f) {
@@ -84,11 +86,13 @@ void rank_and_size(Communicator& c) {
   check(c.sum(0.5) == 0.5 * c.size(), "the sum of halves is not half the size");
 }
 
+constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::max, ReduceOp::min};
+
 void all_reduce(Communicator& c) {
   for_each_type([&]<class T>(T) {
-    for (ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min})
+    for (ReduceOp op : kOps)
       for (int64_t count : kSizes) {
-        if (op != ReduceOp::sum && count > 1000) continue;
+        if (op != ReduceOp::sum) count = std::min(count, kBeyondEager);
         auto data = values_of<T>(c.rank(), count);
         c.all_reduce(data.data(), count, dtype_of<T>(), op);
         expect_sum(data.data(), count, op, c.size(), 0, "all_reduce");
@@ -128,16 +132,23 @@ void all_gather(Communicator& c) {
   });
 }
 
+template <class T>
+void scatter_sum(Communicator& c, int64_t count, ReduceOp op) {
+  auto send = values_of<T>(c.rank(), count * c.size());
+  std::vector<T> recv(static_cast<size_t>(count)), want(static_cast<size_t>(count));
+  c.reduce_scatter(send.data(), recv.data(), count, dtype_of<T>(), op);
+  for (int64_t i = 0; i < count; ++i)
+    want[static_cast<size_t>(i)] = expected<T>(op, c.size(), c.rank() * count + i);
+  expect_same(recv.data(), want.data(), count, "reduce_scatter");
+}
+
 void reduce_scatter(Communicator& c) {
   for_each_type([&]<class T>(T) {
-    for (int64_t count : kSizes) {
-      auto send = values_of<T>(c.rank(), count * c.size());
-      std::vector<T> recv(static_cast<size_t>(count)), want(static_cast<size_t>(count));
-      c.reduce_scatter(send.data(), recv.data(), count, dtype_of<T>(), ReduceOp::sum);
-      for (int64_t i = 0; i < count; ++i)
-        want[static_cast<size_t>(i)] = expected<T>(ReduceOp::sum, c.size(), c.rank() * count + i);
-      expect_same(recv.data(), want.data(), count, "reduce_scatter");
-    }
+    for (ReduceOp op : kOps)
+      for (int64_t count : kSizes) {
+        if (op != ReduceOp::sum) count = std::min(count, kBeyondEager);
+        scatter_sum<T>(c, count, op);
+      }
   });
 }
 
@@ -195,6 +206,30 @@ void all_to_all_v(Communicator& c) {
     exchange(
         c, row_bytes, [](int s, int t) { return int64_t{200 + 31 * s + 17 * t}; }, "large");
   }
+}
+
+// As much as fits and one byte more; twice, for there are two buffers.
+void eager_limit(Communicator& c) {
+  int64_t n = c.size(), head = (n + 1) * static_cast<int64_t>(sizeof(int64_t));
+  for (int64_t bytes : {kEagerBytes - head, kEagerBytes, kEagerBytes + 1})
+    for (int again = 0; again < 2; ++again) {
+      if (bytes != kEagerBytes)
+        exchange(
+            c, 1, [&](int, int t) { return bytes / n + (t == n - 1 ? bytes % n : 0); },
+            "as many rows as fit");
+      auto data = values_of<uint8_t>(c.rank(), bytes), got = data;
+      c.all_reduce(data.data(), bytes, DType::u8, ReduceOp::max);
+      expect_sum(data.data(), bytes, ReduceOp::max, c.size(), 0, "all_reduce that just fits");
+      std::vector<uint8_t> all(static_cast<size_t>(bytes * n));
+      c.all_gather(got.data(), all.data(), bytes, DType::u8);
+      for (int r = 0; r < c.size(); ++r)
+        expect_same(all.data() + r * bytes, values_of<uint8_t>(r, bytes).data(), bytes,
+                    "all_gather that just fits");
+      c.broadcast(got.data(), bytes, DType::u8, c.size() - 1);
+      expect_same(got.data(), values_of<uint8_t>(c.size() - 1, bytes).data(), bytes,
+                  "broadcast that just fits");
+      scatter_sum<uint8_t>(c, bytes / n, ReduceOp::min);
+    }
 }
 
 void split(Communicator& world) {
@@ -357,6 +392,7 @@ constexpr Case kCases[] = {
     {"reduce_scatter", reduce_scatter},
     {"broadcast", broadcast},
     {"all_to_all_v", all_to_all_v},
+    {"sizes at the eager limit", eager_limit},
     {"split", split},
     {"mesh", mesh},
     {"allocated memory", allocated},

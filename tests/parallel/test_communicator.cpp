@@ -7,13 +7,16 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "parallel/agree.h"
 #include "parallel/mesh.h"
+#include "parallel/rank_context.h"
 #include "parallel/thread_communicator.h"
 #include "parallel/watchdog.h"
 #include "tests/parallel/communicator_suite.h"
 #include "tests/support/catch.h"
 
 using namespace adagate;
+using Catch::Contains;
 
 namespace {
 
@@ -43,6 +46,22 @@ bool contains(const std::string& text, const std::string& part) {
 
 }  // namespace
 
+TEST_CASE("self communicator: counts and roots that cannot be are refused") {
+  auto self = make_self_communicator();
+  std::vector<uint8_t> send(8), recv(8);
+  std::vector<int64_t> two{2}, three{3}, both{1, 1};
+  auto exchange = [&](const std::vector<int64_t>& out, const std::vector<int64_t>& in) {
+    self->all_to_all_v({send.data(), out, recv.data(), in, 1});
+  };
+  CHECK_NOTHROW(exchange(two, two));
+  CHECK_THROWS_WITH(exchange(two, three), Contains("sends 2 rows to rank 0, which expects 3"));
+  CHECK_THROWS_WITH(exchange(three, two), Contains("sends 3 rows to rank 0, which expects 2"));
+  CHECK_THROWS_WITH(exchange(both, both), Contains("2 send and 2 receive counts"));
+  CHECK_THROWS_WITH(exchange(two, {}), Contains("1 send and 0 receive counts"));
+  CHECK_THROWS_WITH(self->broadcast(send.data(), 8, DType::u8, 1), Contains("root 1"));
+  CHECK_THROWS_WITH(self->broadcast(send.data(), 8, DType::u8, -1), Contains("root -1"));
+}
+
 TEST_CASE("self communicator: suite") {
   for (const auto& c : suite::communicator_cases()) {
     INFO(c.name);
@@ -52,11 +71,14 @@ TEST_CASE("self communicator: suite") {
 }
 
 TEST_CASE("thread communicator: suite") {
+  double before = collective_timeout();
+  set_collective_timeout(60);  // a fault may make ranks wait for ever
   for (int ranks : {1, 2, 3, 4})
     for (const auto& c : suite::communicator_cases()) {
       INFO(c.name << " on " << ranks << " ranks");
       CHECK_NOTHROW(run_ranks(ranks, [&](std::shared_ptr<Communicator> world) { c.run(*world); }));
     }
+  set_collective_timeout(before);
 }
 
 TEST_CASE("thread communicator: a rank that throws ends all ranks with its message") {
@@ -146,6 +168,98 @@ TEST_CASE("thread communicator: errors name what is wrong") {
                  "rank 1 (last at: step 12, evaluation) has finished and left"));
   CHECK(contains(failure_of(3, [](std::shared_ptr<Communicator> c) { make_mesh(c, 2); }),
                  "expert_parallel = 2 does not divide the number of ranks, 3"));
+}
+
+TEST_CASE("thread communicator: ranks that make different calls get an error at once") {
+  std::vector<float> from(1 << 16), to(1 << 16);
+  std::vector<int64_t> rows{1, 1};
+  struct Calls {
+    const char* message;
+    std::function<void(Communicator&, bool)> call;  // differs with the flag
+  };
+  float* data = from.data();
+  for (int64_t count : {8, 1 << 15}) {  // eager and not
+    const Calls kCalls[] = {
+        {"broadcast of",
+         [&](Communicator& c, bool other) { c.broadcast(data, count, DType::f32, other); }},
+        {"all_reduce of",
+         [&](Communicator& c, bool other) {
+           c.all_reduce(data, count, DType::f32, other ? ReduceOp::max : ReduceOp::sum);
+         }},
+        {"f64",
+         [&](Communicator& c, bool other) {
+           c.all_reduce(data, count, other ? DType::i64 : DType::f64, ReduceOp::sum);
+         }},
+        {"all_gather of",
+         [&](Communicator& c, bool other) {
+           c.all_gather(data, to.data(), count - other, DType::f32);
+         }},
+        {"reduce_scatter of",
+         [&](Communicator& c, bool other) {
+           if (other) return c.all_gather(data, to.data(), count, DType::f32);
+           c.reduce_scatter(data, to.data(), count, DType::f32, ReduceOp::sum);
+         }},
+        {"all_to_all_v of 4-byte rows",
+         [&](Communicator& c, bool other) {
+           c.all_to_all_v({data, rows, to.data(), rows, 4 + other});
+         }},
+    };
+    for (const auto& [message, call] : kCalls) {
+      CAPTURE(message, count);
+      std::string told = failure_of(2, [&, &call = call](std::shared_ptr<Communicator> c) {
+        call(*c, c->rank() == 1);
+        c->barrier();
+      });
+      CHECK_THAT(told, Contains("ranks disagree about a collective") && Contains(message));
+    }
+  }
+}
+
+TEST_CASE("thread communicator: an error of any kind on one rank becomes that of all") {
+  struct Silent : std::exception {
+    const char* what() const noexcept override { return ""; }
+  };
+  struct Kind {
+    std::string message;
+    std::function<void()> raise;
+  };
+  const Kind kKinds[] = {{"the disk is full", [] { fail("the disk is full"); }},
+                         {std::bad_alloc().what(), [] { throw std::bad_alloc(); }},
+                         {"out of range", [] { throw std::out_of_range("out of range"); }},
+                         {"unknown error", [] { throw Silent(); }}};
+  for (const auto& [message, raise] : kKinds) {
+    std::atomic<int> told{0}, behind{0};
+    run_ranks(4, [&, &raise = raise, &message = message](std::shared_ptr<Communicator> c) {
+      try {
+        on_all_ranks(*c, [&] {
+          if (c->rank() == 1) raise();
+          if (c->rank() == 3) fail("a later one");
+        });
+      } catch (const Error& e) {
+        told += contains(e.what(), message);
+      }
+      // All are in step: the next one goes well.
+      on_all_ranks(*c, [&] { ++behind; });
+    });
+    CAPTURE(message);
+    CHECK(told == 4);
+    CHECK(behind == 4);
+  }
+}
+
+TEST_CASE("failure record: the first message stays, and its rank may still tell its exit code") {
+  FailureRecord failure;
+  CHECK(failure.claim(1, 1, "the disk is full"));  // a rank that retreats from a collective
+  CHECK_FALSE(failure.claim(0, 3, "rank 1 failed"));
+  CHECK(failure.exit_code == 1);
+  CHECK(failure.claim(1, 7, "error on rank 1"));  // the same when it ends
+  CHECK(failure.exit_code == 7);
+  CHECK(failure.rank == 1);
+  CHECK(std::string(failure.message) == "the disk is full");
+  FailureRecord other;
+  CHECK(other.claim(2, 5, std::string(5000, 'x')));
+  CHECK(other.exit_code == 5);
+  CHECK(std::string(other.message) == std::string(sizeof other.message - 1, 'x'));
 }
 
 TEST_CASE("thread communicator: waiting for a rank that hangs ends at the timeout") {

@@ -1,6 +1,9 @@
 // Cores and threads per rank, from made-up launchers and machines.
 #include <map>
 #include <string>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/base/error.h"
 #include "parallel/placement.h"
@@ -115,6 +118,91 @@ TEST_CASE("placement: a binding the user asked for is left alone") {
       {2, 3}, all, 0);
   CHECK(plan.cores.empty());
   CHECK(plan.threads == 2);
+}
+
+TEST_CASE("placement: every launcher's word for the ranks of a node is understood") {
+  struct Launcher {
+    const char *rank, *local_rank, *local_size;
+  };
+  const Launcher kLaunchers[] = {
+      {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"},
+      {"PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},  // MPICH, Intel MPI
+      {"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"},
+      {"PMI_RANK", "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE"},  // Cray MPICH under Slurm
+      {"PALS_RANKID", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE"},
+      {"PMIX_RANK", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"}};
+  for (const auto& [rank, local_rank, local_size] : kLaunchers) {
+    CAPTURE(local_rank);
+    auto told = environment_of({{rank, "9"}, {local_rank, "1"}, {local_size, "4"}});
+    CHECK(told.launched);
+    CHECK(told.open_mpi == (std::string(rank) == "OMPI_COMM_WORLD_SIZE"));
+    CHECK(told.local_rank == 1);
+    CHECK(told.local_size == 4);
+    // One that tells the rank alone, or less than it knows, has at least that many.
+    CHECK(environment_of({{rank, "9"}, {local_rank, "2"}}).local_size == 3);
+    CHECK(environment_of({{rank, "9"}, {local_rank, "2"}, {local_size, "0"}}).local_size == 3);
+    CHECK(environment_of({{rank, "9"}}).local_size == 1);
+    // Without a launcher they are left-overs.
+    CHECK(environment_of({{local_rank, "2"}, {local_size, "4"}}).local_size == 1);
+  }
+  std::map<std::string, std::string> step = {
+      {"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_LOCALID", "1"}};
+  CHECK(environment_of(step).launched);
+  CHECK(environment_of(step).local_rank == 1);
+  step["SLURM_STEP_NUM_TASKS"] = "1";
+  CHECK_FALSE(environment_of(step).launched);
+}
+
+TEST_CASE("placement: whatever the user binds with is respected") {
+  Cores all = {0, 1, 2, 3};
+  CHECK_FALSE(environment_of(open_mpi(1, 2)).user_bound);
+  for (const char* name : {"OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY",
+                           "OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_set",
+                           "PRTE_MCA_hwloc_default_binding_policy", "SLURM_CPU_BIND_TYPE"}) {
+    CAPTURE(name);
+    auto variables = open_mpi(1, 2);
+    variables[name] = "something";
+    CHECK(environment_of(variables).user_bound);
+    CHECK(plan_placement(environment_of(variables), {1}, all, 0).cores.empty());
+    variables[name] = "";  // as good as not set
+    CHECK_FALSE(environment_of(variables).user_bound);
+    CHECK(plan_placement(environment_of(variables), {1}, all, 0).cores == Cores{2, 3});
+  }
+}
+
+namespace {
+
+// What `body` returns in a child process of this name.
+template <class F>
+int in_child(const char* name, F&& body) {
+  pid_t child = fork();
+  if (child == 0) {
+    prctl(PR_SET_NAME, name);
+    _exit(body());
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+}  // namespace
+
+TEST_CASE("placement: the launcher is found behind wrapper scripts") {
+  for (const char* launcher : {"mpirun", "orted", "slurmstepd"}) {
+    int found = in_child(launcher, [] {
+      pid_t mpirun = getpid();
+      return in_child("wrap (me) up", [mpirun] {
+        pid_t wrapper = getpid();
+        return in_child("adagate", [mpirun, wrapper] {
+          pid_t said = launcher_process();
+          return said == mpirun ? 1 : said == wrapper ? 2 : 3;
+        });
+      });
+    });
+    CHECK(found == 1);
+  }
+  // No launcher above: the parent.
+  CHECK(in_child("shell", [] { return launcher_process() == getppid() ? 1 : 2; }) == 1);
 }
 
 TEST_CASE("placement: threads must not be negative") {

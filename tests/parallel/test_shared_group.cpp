@@ -1,0 +1,63 @@
+// The memory that a group of ranks shares: what a rank writes stays on its own board.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "parallel/shared_group.h"
+#include "tests/support/catch.h"
+
+using namespace adagate;
+
+namespace {
+
+// Peers that are this process.
+class OwnMemory final : public PeerMemory {
+ public:
+  BufferName name(const void* data) const override { return {0, reinterpret_cast<uint64_t>(data)}; }
+  void* map(int, BufferName name) const override { return reinterpret_cast<void*>(name.offset); }
+  bool can_copy() const override { return false; }
+  void copy_from(int, BufferName, int64_t, void*, int64_t) const override {}
+};
+
+struct GuardedBoard {
+  RankBoard board;
+  std::byte guard[256] = {};
+
+  bool is_sound() const {
+    return std::all_of(std::begin(guard), std::end(guard),
+                       [](std::byte b) { return b == std::byte{0}; });
+  }
+};
+
+}  // namespace
+
+TEST_CASE("shared group: what is just small enough for the board does not run over it") {
+  FailureRecord failure;
+  RankStatus status[1];
+  auto context = std::make_shared<RankContext>(&failure, status, std::vector<int>{0}, 0, nullptr);
+  auto guarded = std::make_unique<GuardedBoard>();
+  SharedGroup group(context, &guarded->board, {0}, 0, std::make_shared<OwnMemory>(), nullptr);
+  for (int64_t bytes = RankBoard::kEagerBytes - 20; bytes <= RankBoard::kEagerBytes + 1; ++bytes)
+    for (int again = 0; again < 2; ++again) {  // three calls a round: each meets both buffers
+      CAPTURE(bytes);
+      std::vector<uint8_t> send(static_cast<size_t>(bytes)), recv(send.size());
+      for (size_t i = 0; i < send.size(); ++i) send[i] = static_cast<uint8_t>(1 + i % 251);
+      std::vector<int64_t> rows{bytes};
+      auto arrives = [&](const char* call, auto&& f) {
+        INFO(call);
+        std::fill(recv.begin(), recv.end(), uint8_t{0});
+        REQUIRE(f());
+        REQUIRE(guarded->is_sound());
+        REQUIRE(recv == send);
+      };
+      arrives("all_to_all_v", [&] {
+        return group.all_to_all_v({send.data(), rows, recv.data(), rows, 1});
+      });
+      arrives("all_gather",
+              [&] { return group.all_gather(send.data(), recv.data(), bytes, DType::u8); });
+      arrives("reduce_scatter", [&] {
+        return group.reduce_scatter(send.data(), recv.data(), bytes, DType::u8, ReduceOp::sum);
+      });
+    }
+}
