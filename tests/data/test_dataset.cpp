@@ -21,6 +21,17 @@ std::string counting_file(const TempFolder& folder, int32_t count) {
   return path;
 }
 
+// Sample i as given.
+class GivenSamples : public Dataset {
+ public:
+  explicit GivenSamples(std::vector<Sample> samples) : samples_(std::move(samples)) {}
+  int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
+  Sample get(int64_t id) const override { return samples_.at(static_cast<size_t>(id)); }
+
+ private:
+  std::vector<Sample> samples_;
+};
+
 }  // namespace
 
 TEST_CASE("windows of a token file cover every target once") {
@@ -83,4 +94,32 @@ TEST_CASE("a batch is padded to its longest row") {
   CHECK(empty.sequence == 0);
   CHECK(empty.valid_targets == 0);
   CHECK_THROWS_AS(make_batch(dataset, std::vector<int64_t>{2}, {}), Error);
+}
+
+TEST_CASE("a batch takes samples with a target for every token alone") {
+  GivenSamples dataset(
+      {{{1, 2, 3}, {2, 3, -1}}, {{1, 2, 3}, {2, 3}}, {{1, 2}, {2, 3, 4}}, {{}, {}}});
+  auto batch_of = [&](std::vector<int64_t> ids) { return make_batch(dataset, ids, ids); };
+  Batch good = batch_of({0, 3});
+  CHECK(good.targets == std::vector<int32_t>{2, 3, -1, -1, -1, -1});
+  CHECK(good.valid_targets == 2);
+  CHECK_THROWS_WITH(batch_of({0, 1}), Contains("sample 1: 3 tokens and 2 targets"));
+  CHECK_THROWS_WITH(batch_of({2, 0}), Contains("sample 2: 2 tokens and 3 targets"));
+}
+
+TEST_CASE("a range of a data set is those samples and no others") {
+  std::vector<Sample> samples;
+  for (int32_t i = 0; i < 6; ++i) samples.push_back({{i}, {-1}});
+  GivenSamples whole(samples);
+  for (int64_t first = 0; first <= 6; ++first)
+    for (int64_t count = 0; first + count <= 6; ++count) {
+      DatasetRange range(whole, first, count);
+      REQUIRE(range.size() == count);
+      for (int64_t i = 0; i < count; ++i) CHECK(range.get(i).ids[0] == first + i);
+      CHECK_THROWS_WITH(range.get(count), Contains(fmt::format("sample {0} of {0}", count)));
+      CHECK_THROWS_WITH(range.get(-1), Contains("sample -1"));
+    }
+  CHECK_THROWS_AS(DatasetRange(whole, 3, 4), Error);
+  CHECK_THROWS_AS(DatasetRange(whole, -1, 2), Error);
+  CHECK_THROWS_AS(DatasetRange(whole, 2, -1), Error);
 }

@@ -192,12 +192,39 @@ TEST_CASE("broken token files are refused with the reason") {
   CHECK_THAT(field(offsetof(H, token_width), 3u), Contains("contradicts"));
   CHECK_THAT(field(offsetof(H, vocabulary), uint64_t{0}), Contains("contradicts"));
   CHECK_THAT(field(offsetof(H, vocabulary), uint64_t{7}), Contains("token 2 is 7"));
+  CHECK_THAT(field(offsetof(H, vocabulary), uint64_t{1} << 32), Contains("contradicts"));
+  CHECK_THAT(field(offsetof(H, header_size), 136u), Contains("contradicts"));
+  CHECK_THAT(field(offsetof(H, reserved), 1u), Contains("contradicts"));
+  CHECK_THAT(field(offsetof(H, tokenizer_name) + 55, 'r'), Contains("contradicts"));  // no end
   CHECK_THAT(field(128 + 24 + 8, uint64_t{100}), Contains("document 1"));
   CHECK_THAT(field(128 + 24 + 8, ~uint64_t{0}), Contains("document"));
   CHECK_THROWS_WITH(TokenFile(folder.path("none.bin")), Contains("none.bin: cannot be opened"));
   CHECK_THROWS_WITH(TokenFile(folder.path("")), Contains("not a regular file"));
   folder.write("zero.bin", "");
   CHECK_THROWS_WITH(TokenFile(folder.path("zero.bin")), Contains("is empty"));
+}
+
+TEST_CASE("every token of a file is verified, wherever it lies and however wide it is") {
+  TempFolder folder;
+  const int64_t count = 3 * 65536 + 77;
+  for (int64_t vocabulary : {300, 100000}) {
+    TokenFileWriter writer(folder.path("a.bin"), FakeTokenizer(vocabulary));
+    writer.append(random_ids(count, vocabulary));
+    writer.finish();
+    std::string good = folder.read("a.bin");
+    CHECK(message_of_bytes(good) == "(no error)");
+    size_t width = vocabulary == 300 ? 2 : 4;
+    for (int64_t place : {0, 65535, 65536, 131072, 196607, 196608, 3 * 65536 + 76}) {
+      std::string bad = good;
+      auto id = static_cast<uint32_t>(vocabulary);  // one more than there are
+      std::memcpy(bad.data() + 128 + place * static_cast<int64_t>(width), &id, width);
+      CHECK_THAT(message_of_bytes(bad), Contains("checksum"));
+      uint64_t payload = XXH3_64bits(bad.data() + 128, bad.size() - 128);
+      bad = with_field(bad, offsetof(TokenFileHeader, payload_hash), payload, true);
+      CHECK_THAT(message_of_bytes(bad),
+                 Contains("token " + std::to_string(place) + " is " + std::to_string(vocabulary)));
+    }
+  }
 }
 
 TEST_CASE("files are tokenized in pieces as if whole") {
@@ -253,6 +280,11 @@ TEST_CASE("lines and paragraphs are documents when asked for") {
     tokenize_files({in}, tokenizer, out, options);
     CHECK(texts_of(TokenFile(out).view(), tokenizer).back() == "six<|endoftext|>");
   }
+  // Every kind of white space makes a blank line, and none makes one beside a letter.
+  folder.write("in.txt", "0\n\n1\n \n2\n\t\n3\n\r\n4\n\v\n5\n\f\n\v \f6\n \t\v\f\r\r\n7\n");
+  tokenize_files({in}, tokenizer, out, {DocumentUnit::paragraph, false});
+  CHECK(texts_of(TokenFile(out).view(), tokenizer) ==
+        Texts{"0", "1", "2", "3", "4", "5", "\v \f6", "7"});
   CHECK(parse_document_unit("paragraph") == DocumentUnit::paragraph);
   CHECK_THROWS_WITH(parse_document_unit("page"), Contains("paragraph"));
 }

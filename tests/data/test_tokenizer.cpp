@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
@@ -8,6 +9,8 @@
 #include "data/byte_tokenizer.h"
 #include "data/pretokenize.h"
 #include "data/tokenizer.h"
+#include "data/unicode.h"
+#include "data/word_cache.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
 
@@ -84,6 +87,46 @@ TEST_CASE("the pre-tokeniser cuts as the GPT-2 pattern does") {
   CHECK(words("\u4e2d\u6587 \u0661\u0300") == Words{"\u4e2d\u6587", " \u0661", "\u0300"});
   CHECK(words("a\xff\xc3 b") == Words{"a", "\xff\xc3", " b"});
   CHECK(words("\xed\xa0\x80\xe3\x80") == Words{"\xed\xa0\x80\xe3\x80"});
+}
+
+TEST_CASE("character classes are those of Unicode 16") {
+  // Totals of DerivedGeneralCategory.txt: L* and N*; White_Space of PropList.txt.
+  std::map<CharClass, int64_t> counts;
+  for (uint32_t code = 0; code < 0x110000; ++code) ++counts[char_class(code)];
+  CHECK(counts[CharClass::letter] == 1858 + 2258 + 31 + 404 + 136477);  // Lu, Ll, Lt, Lm, Lo
+  CHECK(counts[CharClass::number] == 760 + 236 + 915);                  // Nd, Nl, No
+  CHECK(counts[CharClass::space] == 25);
+  // Assigned late, in Unicode 14 to 16.
+  for (uint32_t letter : {0xcddu, 0x1c89u, 0xa7cbu, 0x105c0u, 0x1df25u, 0x31350u})
+    CHECK(char_class(letter) == CharClass::letter);
+}
+
+TEST_CASE("the word cache forgets everything when it is full, and nothing else") {
+  auto word = [](int i) { return "word" + std::to_string(i); };
+  auto ids = [](int i) { return std::vector<int32_t>(1 + i % 3, i); };
+  constexpr int kFull = 65536;
+  for (int further : {0, 1, 700}) {
+    WordCache cache;
+    for (int i = 0; i < kFull + further; ++i) cache.add(word(i), ids(i));
+    int wrong = 0, found = 0;
+    for (int i = 0; i < kFull + further + 5; ++i) {
+      std::vector<int32_t> got{-7};
+      bool known = further == 0 ? i < kFull : i >= kFull && i < kFull + further;
+      wrong += cache.find(word(i), got) != known;
+      std::vector<int32_t> want{-7};
+      if (auto own = ids(i); known) want.insert(want.end(), own.begin(), own.end());
+      wrong += got != want;
+      found += known;
+    }
+    CHECK(wrong == 0);
+    CHECK(found == (further == 0 ? kFull : further));
+  }
+  WordCache cache;
+  std::vector<int32_t> got;
+  cache.add(std::string(WordCache::kMaxWord, 'x'), ids(1));
+  cache.add(std::string(WordCache::kMaxWord + 1, 'x'), ids(1));
+  CHECK(cache.find(std::string(WordCache::kMaxWord, 'x'), got));
+  CHECK_FALSE(cache.find(std::string(WordCache::kMaxWord + 1, 'x'), got));
 }
 
 TEST_CASE("the small BPE gives the ids of Hugging Face tokenizers") {
