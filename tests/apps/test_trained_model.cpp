@@ -1,0 +1,265 @@
+// A tiny model from the text to its use: tokenize, train, evaluate, generate, and what their
+// options do.
+#include <cmath>
+#include <fstream>
+
+#include "tests/apps/program.h"
+#include "tests/support/temp_folder.h"
+
+using namespace adagate;
+using namespace adagate::program;
+using Catch::Contains;
+
+namespace {
+
+constexpr const char* kConfig = R"(
+data: {tokenizer: byte, train: TEXT, validation_share: 0.1}
+model: {preset: modern, layers: 1, width: 16, heads: 2, context: 6}
+moe: {experts: 2}
+parallel: {threads: 1}
+train:
+  length: 30s
+  batch: 8
+  optimizer: {learning_rate: 3.0e-2}
+  schedule: {warmup: 0s, decay: constant}
+)";
+
+// Token files, a configuration and, once asked for, a model trained with it on a text of documents
+// "ab": it has to learn that b follows a, the end follows b, and a follows the end.
+class Workshop {
+ public:
+  Workshop() {
+    std::string lines;
+    for (int i = 0; i < 200; ++i) lines += "ab\n";
+    folder_.write("lines", lines);
+    run("tokenize " + path("lines") + " --documents line --output " + path("text"));
+    std::string config = kConfig;
+    config.replace(config.find("TEXT"), 4, path("text"));
+    folder_.write("run.yaml", config);
+  }
+  std::string path(const std::string& name) const { return folder_.path(name); }
+  std::string read(const std::string& name) const { return folder_.read(name); }
+  void write(const std::string& name, const std::string& text) const { folder_.write(name, text); }
+  bool exists(const std::string& name) const { return std::filesystem::exists(path(name)); }
+  // "train" with this configuration and the output directory of this name.
+  std::string train(const std::string& output, const std::string& options = "") const {
+    return "train " + path("run.yaml") + " --output " + path(output) + " " + options;
+  }
+  const std::string& model() {
+    if (model_.empty()) {
+      Outcome outcome = run(train("model", "--set train.evaluate_every=10s"));
+      CAPTURE(outcome.output);
+      REQUIRE(outcome.status == 0);
+      model_ = path("model");
+    }
+    return model_;
+  }
+
+ private:
+  TempFolder folder_;
+  std::string model_;
+};
+
+Workshop& workshop() {
+  static Workshop instance;
+  return instance;
+}
+
+// The last value of a key in metrics.jsonl; -1 if there is none.
+double last_metric(const std::string& output, const std::string& key) {
+  std::string text = workshop().read(output + "/metrics.jsonl");
+  size_t at = text.rfind("\"" + key + "\":");
+  return at == text.npos ? -1 : std::strtod(text.c_str() + at + key.size() + 3, nullptr);
+}
+
+struct Figures {
+  double loss = -1, perplexity = -1, experts = -1;
+  int64_t targets = -1;
+};
+
+Figures evaluated(const std::string& options, bool two_ranks = false) {
+  std::string line = "evaluate " + workshop().model() + " --threads 1 " + options;
+  Outcome outcome = two_ranks ? run_on_two_ranks(line) : run(line);
+  CAPTURE(line, outcome.output);
+  CHECK(outcome.status == 0);
+  Figures f;
+  long targets = -1;
+  int read = std::sscanf(outcome.output.c_str(),
+                         "loss %lf perplexity %lf targets %ld experts per token %lf", &f.loss,
+                         &f.perplexity, &targets, &f.experts);
+  CHECK(read == 4);
+  CHECK(count_of("perplexity", outcome.output) == 1);
+  f.targets = targets;
+  return f;
+}
+
+std::string generated(const std::string& options) {
+  Outcome outcome = run("generate " + workshop().model() + " --threads 1 " + options);
+  CHECK(outcome.status == 0);
+  return outcome.output;
+}
+
+}  // namespace
+
+TEST_CASE("evaluate: the figures of the run's own evaluation, on any number of ranks") {
+  Figures own = evaluated("");
+  CHECK(own.loss == Approx(last_metric("model", "validation_loss")).margin(6e-6));
+  CHECK(own.perplexity == Approx(last_metric("model", "validation_perplexity")).margin(6e-4));
+  double single = last_metric("model", "validation_single_expert_share");
+  CHECK(own.experts == Approx(2 - single).margin(6e-4));
+  CHECK(own.targets == 59);  // the last tenth of 600 tokens, without its first
+  for (const Figures& other : {evaluated("--batch 1"), evaluated("", true)}) {
+    CHECK(other.loss == Approx(own.loss).margin(2e-5));
+    CHECK(other.targets == own.targets);
+    CHECK(other.experts == Approx(own.experts).margin(2e-3));
+  }
+}
+
+TEST_CASE("evaluate: another text, or its first samples alone") {
+  // 18 tokens that were learnt and 9 that never occurred.
+  workshop().write("mixed", "ab\nab\nab\nab\nab\nab\nzzzzzzzz\n");
+  std::string mixed = workshop().path("mixed.tokens");
+  REQUIRE(
+      run("tokenize " + workshop().path("mixed") + " --documents line --output " + mixed).status ==
+      0);
+  Figures all = evaluated("--data " + mixed), one = evaluated("--data " + mixed + " --samples 1");
+  CHECK(all.targets == 26);
+  CHECK(one.targets == 6);
+  CHECK(one.loss < 0.1);
+  CHECK(all.loss > 1);
+  for (const Figures& f : {all, one})
+    CHECK(f.perplexity == Approx(std::exp(f.loss)).epsilon(1e-5).margin(6e-4));
+  CHECK(evaluated("--data " + mixed + " --samples 100").targets == 26);
+  Outcome none = run("evaluate " + workshop().model() + " --data " + workshop().path("nothing"));
+  CHECK(none.status == 1);
+  CHECK_THAT(none.output, Contains("nothing"));
+}
+
+TEST_CASE("generate: what the model has learnt, up to the end of the text or beyond") {
+  std::string greedy = "--prompt a --temperature 0 ";
+  CHECK(generated(greedy) == "ab\n");
+  CHECK(generated(greedy + "--tokens 1") == "ab\n");
+  CHECK(generated(greedy + "--ignore-end --tokens 5") == "ab<|endoftext|>ab<|endoftext|>\n");
+  CHECK(generated(greedy + "--ignore-end --tokens 20") ==
+        "ab<|endoftext|>ab<|endoftext|>ab<|endoftext|>ab<|endoftext|>ab<|endoftext|>ab<|endoftext|>"
+        "ab<|endoftext|>\n");
+  workshop().write("prompt", "abab");
+  CHECK(generated("--temperature 0 --prompt-file " + workshop().path("prompt")) == "abab\n");
+  // The most probable token alone, by three ways.
+  CHECK(generated("--prompt a --temperature 3 --top-k 1") == "ab\n");
+  CHECK(generated("--prompt a --temperature 1 --top-p 0.001") == "ab\n");
+  // Hot, it depends on the seed alone.
+  std::string hot = "--prompt a --temperature 20 --tokens 12 --seed ";
+  CHECK(generated(hot + "1") == generated(hot + "1"));
+  CHECK(generated(hot + "1") != generated(hot + "2"));
+  Outcome two = run_on_two_ranks("generate " + workshop().model() + " " + greedy);
+  CHECK(two.status == 0);
+  CHECK(two.output == "ab\n");
+  Outcome both = run("generate " + workshop().model() + " --prompt a --prompt-file p");
+  CHECK(both.status == 2);
+  CHECK(run("generate " + workshop().model() + " --prompt ''").output ==
+        "adagate: error: the prompt is empty: give at least one character\n");
+}
+
+TEST_CASE("tokenize: what is a document is as asked") {
+  workshop().write("parts", "a\nb\n\nc\n");
+  std::string file = workshop().path("parts.tokens");
+  struct Case {
+    const char *options, *figures;
+  };
+  for (const auto& [options, figures] :
+       {Case{"", "8 tokens in 1 documents"}, Case{"--documents file", "8 tokens in 1 documents"},
+        Case{"--documents paragraph", "6 tokens in 2 documents"},
+        Case{"--documents line", "6 tokens in 3 documents"}}) {
+    CAPTURE(options);
+    Outcome made =
+        run("tokenize " + workshop().path("parts") + " --output " + file + " " + options);
+    CHECK(made.status == 0);
+    CHECK_THAT(made.output, Contains(figures + std::string(" of 7 bytes")));
+    CHECK_THAT(run("tokenize --check " + file).output, Contains(figures));
+  }
+  CHECK(run("tokenize x --output y --documents page").status == 2);
+}
+
+TEST_CASE("tokenize --check: damaged files and those of another tokenizer are told") {
+  std::string file = workshop().path("checked"), bpe = "tests/reference/fixtures/tokenizer.json";
+  REQUIRE(run("tokenize " + workshop().path("lines") + " --output " + file).status == 0);
+  std::string good = workshop().read("checked");
+  for (size_t at : {size_t{128}, good.size() / 2, good.size() - 20}) {
+    std::string bad = good;
+    bad[at] ^= 1;
+    workshop().write("checked", bad);
+    Outcome told = run("tokenize --check " + file);
+    CHECK(told.status == 1);
+    CHECK_THAT(told.output, Contains("adagate: error: token file " + file +
+                                     ": the tokens are "
+                                     "damaged"));
+  }
+  workshop().write("checked", good);
+  CHECK(run("tokenize --check " + file).status == 0);
+  Outcome other = run("tokenize --check " + file + " --tokenizer " + bpe);
+  CHECK(other.status == 1);
+  CHECK_THAT(other.output, Contains("was written with another tokenizer"));
+}
+
+TEST_CASE("train --dry-run: the plan for the ranks there are, and nothing is written") {
+  Outcome one = run(workshop().train("dry", "--dry-run"));
+  CHECK(one.status == 0);
+  CHECK_THAT(one.output, Contains("  vocabulary: 257") && Contains("  length: 30s") &&
+                             Contains("1 ranks = 1 expert-parallel x 1 replicas"));
+  Outcome two = run_on_two_ranks(workshop().train("dry", "--dry-run --set parallel.expert=2"));
+  CHECK(two.status == 0);
+  CHECK(count_of("2 ranks = 2 expert-parallel x 1 replicas", two.output) == 1);
+  CHECK(count_of("mesh ", two.output) == 1);
+  CHECK_FALSE(workshop().exists("dry"));
+}
+
+TEST_CASE("train: an earlier run is overwritten only when asked for") {
+  std::string first = workshop().train("old", "--set train.length=4s --set checkpoint.every=2s");
+  REQUIRE(run(first).status == 0);
+  REQUIRE(workshop().exists("old/checkpoints/step-00000004/manifest.json"));
+  std::string again =
+      workshop().train("old", "--set train.length=3s --set data.validation_share=0");
+  Outcome refused = run(again);
+  CHECK(refused.status == 1);
+  CHECK_THAT(refused.output, Contains("--overwrite"));
+  CHECK(last_metric("old", "step") == 4);
+  Outcome done = run(again + " --overwrite");
+  CAPTURE(done.output);
+  CHECK(done.status == 0);
+  CHECK(last_metric("old", "step") == 3);
+  CHECK(workshop().exists("old/checkpoints/step-00000003"));
+  CHECK_FALSE(workshop().exists("old/checkpoints/step-00000004"));
+  // The configuration it leaves behind is that of the new run, and is read again as it stands.
+  std::string saved = workshop().read("old/config.yaml");
+  CHECK_THAT(saved, Contains("  length: 3s"));
+  CHECK(run("config " + workshop().path("old/config.yaml")).output == saved);
+  CHECK_THAT(run("evaluate " + workshop().path("old")).output,
+             Contains("the run had no validation data: name some with --data"));
+}
+
+TEST_CASE("train --resume: goes on to what an uninterrupted run comes to") {
+  auto steps = [](int n) { return "--set train.length=" + std::to_string(n) + "s "; };
+  REQUIRE(run(workshop().train("whole", steps(7))).status == 0);
+  std::string last = "checkpoints/step-00000007/shard-00000-of-00001.safetensors";
+  std::string expected = workshop().read("whole/" + last);
+  REQUIRE_FALSE(expected.empty());
+  // By name of a checkpoint from elsewhere, with the word, and without one.
+  REQUIRE(run(workshop().train("part", steps(4))).status == 0);
+  Outcome elsewhere =
+      run(workshop().train("other", steps(7) + "--resume " + workshop().path("part")));
+  CAPTURE(elsewhere.output);
+  CHECK(elsewhere.status == 0);
+  CHECK(workshop().read("other/" + last) == expected);
+  run_shell("cp -r " + workshop().path("part") + " " + workshop().path("part2"));
+  for (auto [output, word] : {std::pair{"part", "--resume=auto"}, {"part2", "--resume"}}) {
+    Outcome resumed = run(workshop().train(output, steps(7) + word));
+    CAPTURE(resumed.output, word);
+    CHECK(resumed.status == 0);
+    CHECK(workshop().read(output + ("/" + last)) == expected);
+    CHECK(last_metric(output, "step") == 7);
+    CHECK(last_metric(output, "loss") == last_metric("whole", "loss"));
+    CHECK(count_of("\"step\":4,\"epoch\"",
+                   workshop().read(output + std::string("/metrics.jsonl"))) == 1);
+  }
+}
