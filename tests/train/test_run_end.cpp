@@ -1,0 +1,131 @@
+// How runs end, what they leave in their output, and what they do to that of another.
+#include <csignal>
+#include <cstdlib>
+
+#include "tests/support/catch.h"
+#include "tests/train/watched_run.h"
+#include "train/signals.h"
+
+namespace adagate {
+namespace {
+
+using namespace tiny;
+namespace fs = std::filesystem;
+
+std::vector<std::string> names_in(const fs::path& directory) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (auto& entry : fs::directory_iterator(directory, error))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+using Names = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("run: stop_at_loss ends it at the first evaluation at or below") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.data.validation_share = 0.3;
+  config.train.length = steps(8);
+  config.train.evaluate_every = steps(1);
+  std::vector<double> losses;
+  for (const EvaluationReport& report : watch(config).evaluations) losses.push_back(report.loss);
+  REQUIRE(losses.size() == 8);
+  REQUIRE(losses[4] < losses[0]);  // it learns
+
+  double between = (losses[0] + losses[4]) / 2;
+  for (double bound : {losses[0] + 1, losses[0], between, losses[4]}) {
+    INFO("stop at " << bound);
+    config.train.stop_at_loss = bound;
+    auto first = std::find_if(losses.begin(), losses.end(), [&](double x) { return x <= bound; });
+    WatchedRun run(config);
+    CHECK(run.run() == TrainingEnd::loss_reached);
+    CHECK(run.trainer.state().step == first - losses.begin() + 1);
+  }
+  config.train.stop_at_loss = 1e-3;
+  WatchedRun run(config);
+  CHECK(run.run() == TrainingEnd::finished);
+  CHECK(run.trainer.state().step == 8);
+}
+
+TEST_CASE("run: saves at its end if told so") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  CHECK(watch(config).saved.empty());
+  CHECK(names_in(folder.path() / "run/checkpoints").empty());
+  config.checkpoint.save_at_end = true;
+  CHECK(watch(config).saved == std::vector<int64_t>{3});
+  CHECK(names_in(folder.path() / "run/checkpoints") == Names{"step-00000003"});
+}
+
+// In a process of its own, started by the test below: a signal that came in stays.
+TEST_CASE("a run that is told to stop", "[.signalled]") {
+  const char* output = std::getenv("ADAGATE_TEST_OUTPUT");
+  REQUIRE(output);
+  struct : TrainingObserver {
+    void on_step(const StepReport& report) override {
+      if (report.step == 2) std::raise(SIGTERM);
+    }
+  } raiser;
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.output = output;
+  config.train.length = steps(10);
+  install_stop_signals();
+  WatchedRun run(config);
+  run.trainer.observe(raiser);
+  CHECK(run.run() == TrainingEnd::stopped_by_signal);
+  CHECK(run.trainer.state().step == 3);  // the step after the signal is whole
+  CHECK(run.seen.saved == std::vector<int64_t>{3});
+}
+
+TEST_CASE("run: a signal saves whatever save_at_end says, and ends it") {
+  TempFolder folder;
+  std::string program = fs::read_symlink("/proc/self/exe").string();
+  std::string command = fmt::format("ADAGATE_TEST_OUTPUT='{}' '{}' '[.signalled]' > '{}' 2>&1",
+                                    folder.path("run"), program, folder.path("report"));
+  int status = std::system(command.c_str());
+  INFO(folder.read("report"));
+  REQUIRE(status == 0);
+  CHECK(names_in(folder.path() / "run/checkpoints") == Names{"step-00000003"});
+}
+
+TEST_CASE("run: keeps its effective configuration") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.checkpoint.save_at_end = true;
+  watch(config);
+  std::string yaml = write_yaml(config);
+  CHECK(folder.read("run/config.yaml") == yaml);
+  CHECK(read_manifest(folder.path() / "run/checkpoints/step-00000003").config_yaml == yaml);
+}
+
+TEST_CASE("run: the checkpoints of another are in the way, or go with overwrite") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.checkpoint.save_at_end = true;
+  watch(config);
+  fs::path checkpoints = folder.path() / "run/checkpoints";
+  std::string manifest = folder.read("run/checkpoints/step-00000003/manifest.json");
+  std::string yaml = folder.read("run/config.yaml");
+
+  config.seed = 2;
+  config.train.length = steps(2);
+  CHECK_THROWS_WITH(WatchedRun(config), Catch::Contains("holds checkpoints of an earlier run"));
+  // One that may overwrite, but can't start.
+  RunConfig wrong = config;
+  wrong.checkpoint.initial_weights = folder.path("none.safetensors");
+  CHECK_THROWS_WITH(WatchedRun(wrong, true), Catch::Contains("none.safetensors"));
+  CHECK(names_in(checkpoints) == Names{"step-00000003"});
+  CHECK(folder.read("run/checkpoints/step-00000003/manifest.json") == manifest);
+  CHECK(folder.read("run/config.yaml") == yaml);
+
+  watch(config, true);
+  CHECK(names_in(checkpoints) == Names{"step-00000002"});
+  CHECK(folder.read("run/config.yaml") == write_yaml(config));
+}
+
+}  // namespace adagate
