@@ -258,6 +258,17 @@ TEST_CASE("checkpoint: keeps the newest, ignores and cleans what a killed run le
   REQUIRE(load_error(dir / step_name(7)).empty());
 }
 
+TEST_CASE("checkpoint: what was saved just now is kept, whatever lies there") {
+  fs::path dir = fresh_directory("back");
+  for (int64_t keep : {1, 2, 3}) {
+    fs::remove_all(dir);
+    for (int64_t step : {5, 6, 7, 8}) save_on(1, 1, dir, step);
+    save_on(1, 1, dir, 3, keep);
+    INFO("keep " << keep);
+    CHECK(load_error(dir / step_name(3)).empty());
+  }
+}
+
 TEST_CASE("checkpoint: a failed save leaves the old ones and nothing partial, on all ranks alike") {
   fs::path dir = fresh_directory("unwritable");
   save_on(2, 2, dir, 1);
