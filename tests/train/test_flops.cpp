@@ -1,0 +1,190 @@
+// Counts of parameters and operations, and the plan made of them, against the model itself: the
+// parameters that a Decoder really has, and the products that they enter.
+#include "parallel/thread_communicator.h"
+#include "tests/support/catch.h"
+#include "tests/train/watched_run.h"
+#include "train/flops.h"
+#include "train/plan_report.h"
+
+namespace adagate {
+namespace {
+
+using namespace tiny;
+
+struct Form {
+  const char* name;
+  std::function<void(RunConfig&)> change;
+};
+
+// Every key that changes what parameters there are.
+const std::vector<Form> kForms = {
+    {"gpt2", [](RunConfig&) {}},
+    {"untied", [](RunConfig& c) { c.model.tie_embeddings = false; }},
+    {"no biases", [](RunConfig& c) { c.model.bias = false; }},
+    {"rms norm", [](RunConfig& c) { c.model.norm = "rms_norm"; }},
+    {"rotary", [](RunConfig& c) { c.model.positions = "rotary"; }},
+    {"swiglu", [](RunConfig& c) { c.model.activation = "swiglu"; }},
+    {"grouped queries", [](RunConfig& c) { c.model.kv_heads = 2; }},
+    {"feed-forward width", [](RunConfig& c) { c.model.feed_forward = 20; }},
+    {"modern",
+     [](RunConfig& c) {
+       c.model.preset = "modern";
+       c.model.apply_preset();
+       c.model.kv_heads = 1;
+     }},
+    {"experts", [](RunConfig& c) { c.moe.experts = 6; }},
+    {"experts in every second block",
+     [](RunConfig& c) {
+       c.moe.experts = 4;
+       c.moe.every = 2;
+     }},
+    {"experts of another width",
+     [](RunConfig& c) {
+       c.moe.experts = 4;
+       c.moe.every = 2;
+       c.moe.expert_feed_forward = 12;
+     }},
+    {"gated experts without biases",
+     [](RunConfig& c) {
+       c.moe.experts = 2;
+       c.model.activation = "swiglu";
+       c.model.bias = false;
+     }},
+};
+
+RunConfig config_of(const Form& form) {
+  RunConfig c;
+  c.model.layers = 3;
+  c.model.width = 24;
+  c.model.heads = 4;
+  c.model.context = 10;
+  c.model.vocabulary = 31;
+  form.change(c);
+  return c;
+}
+
+struct RealModel {
+  Decoder decoder;
+  ParameterStore store;
+  explicit RealModel(const RunConfig& c, const Mesh& mesh = make_self_mesh())
+      : decoder(c.model, c.moe, mesh), store(decoder, {}) {}
+};
+
+bool of_experts(const Parameter& p) {
+  return p.spec().group == ParameterGroup::expert;
+}
+
+}  // namespace
+
+TEST_CASE("parameter count: all, and those that a token uses") {
+  for (const Form& form : kForms) {
+    INFO(form.name);
+    RunConfig c = config_of(form);
+    RealModel real(c);
+    int64_t dense = 0, experts = 0;
+    for (const Parameter* p : real.store.parameters())
+      (of_experts(*p) ? experts : dense) += p->numel();
+    REQUIRE((experts > 0) == (c.moe.experts > 0));
+    int64_t one = experts / std::max<int64_t>(1, c.moe.experts);  // in each of the MoE layers
+    for (double taken : {1.0, 1.5, 2.0}) {
+      ParameterCounts counts = count_parameters(c.model, c.moe, taken);
+      CHECK(counts.total == dense + experts);
+      CHECK(counts.active == dense + static_cast<int64_t>(taken * static_cast<double>(one)));
+    }
+  }
+}
+
+TEST_CASE("operations: two per weight of every product and token, four per head element and pair") {
+  for (const Form& form : kForms) {
+    INFO(form.name);
+    RunConfig c = config_of(form);
+    RealModel real(c);
+    double per_token = 0, per_assignment = 0;
+    for (const Parameter* p : real.store.parameters()) {
+      auto weights = static_cast<double>(p->numel());
+      if (of_experts(*p) && p->spec().shape.rank() == 3) per_assignment += 2 * weights;
+      bool matrix = !of_experts(*p) && p->spec().shape.rank() == 2;
+      // Looking rows up is no product; the tied head is one with the embedding.
+      bool looked_up = p->name() == "embedding.positions" ||
+                       (p->name() == "embedding.tokens" && !c.model.tie_embeddings);
+      if (matrix && !looked_up) per_token += 2 * weights;
+    }
+    FlopCounts counts = count_flops(c.model, c.moe);
+    CHECK(counts.per_token == per_token);
+    if (c.moe.experts > 0) {
+      auto layers = static_cast<double>(real.decoder.moe_layers());
+      CHECK(counts.per_assignment == per_assignment / static_cast<double>(c.moe.experts) / layers);
+    }
+    // A query's dot product with a key and the value's share in the result, in every head and
+    // block.
+    double elements = static_cast<double>(c.model.layers * c.model.width);
+    CHECK(counts.per_token_pair == 2 * elements + 2 * elements);
+    // The backward pass is twice the forward.
+    CHECK(training_flops(counts, 7, 0, 0) == 3 * 7 * counts.per_token);
+    CHECK(training_flops(counts, 0, 5, 0) == 3 * 5 * counts.per_token_pair);
+    CHECK(training_flops(counts, 0, 0, 2) == 3 * 2 * counts.per_assignment);
+  }
+}
+
+TEST_CASE("operations: those of a run's steps") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.data.shuffle = false;
+  config.moe.experts = 2;
+  config.moe.gate.policy = "top2";
+  config.moe.balance.loss = "switch";
+  config.model.vocabulary = 257;
+  Watcher seen = watch(config);
+  // Samples of 8 tokens and 1 + ... + 8 = 36 pairs; the last has 3 tokens and 6 pairs.
+  const int64_t tokens[] = {16, 16, 11}, pairs[] = {72, 72, 36 + 6};
+  REQUIRE(seen.steps.size() == 3);
+  for (size_t i = 0; i < 3; ++i) {
+    CHECK(seen.steps[i].result.tokens == tokens[i]);
+    CHECK(seen.steps[i].result.visible_pairs == pairs[i]);
+    CHECK(seen.steps[i].flops == training_flops(count_flops(config.model, config.moe), tokens[i],
+                                                pairs[i], 2 * tokens[i]));
+  }
+  CHECK(causal_pairs(8) == 36);
+}
+
+TEST_CASE("plan: a rank's memory for parameters is what they, gradients and moments take") {
+  for (const char* precision : {"fp32", "bf16"})
+    for (int ranks : {1})
+      for (const Form& form : kForms) {
+        RunConfig c = config_of(form);
+        c.precision = precision;
+        c.parallel.expert = c.moe.experts > 0 ? ranks : 1;
+        INFO(form.name << " in " << precision << " on " << ranks);
+        int64_t elements = 0;  // on rank 0
+        run_ranks(ranks, [&](std::shared_ptr<Communicator> world) {
+          RealModel real(c, make_mesh(world, static_cast<int>(c.parallel.expert)));
+          if (world->rank() > 0) return;
+          for (const Parameter* p : real.store.parameters()) elements += p->numel();
+        });
+        // Value, gradient and two moments in fp32; the bf16 copy.
+        int64_t bytes = elements * (4 * 4 + (c.precision == "bf16" ? 2 : 0));
+        CHECK(estimate_memory(c, ranks).parameters == bytes);
+      }
+}
+
+TEST_CASE("plan: shows the counts, the mesh and the step") {
+  RunConfig c = config_of({"", [](RunConfig& config) {
+                             config.moe.experts = 4;
+                             config.moe.every = 2;
+                             config.moe.gate.policy = "top2";
+                             config.parallel.expert = 2;
+                             config.train.batch = 6;
+                           }});
+  ParameterCounts counts = count_parameters(c.model, c.moe, 2);
+  REQUIRE(counts.total > 10000);
+  std::string text = plan_report(c, 6);
+  INFO(text);
+  CHECK_THAT(text, Catch::Contains(fmt::format("{:.1f}k total, {:.1f}k active per token",
+                                               static_cast<double>(counts.total) * 1e-3,
+                                               static_cast<double>(counts.active) * 1e-3)));
+  CHECK_THAT(text, Catch::Contains("2 experts of 4 in 1 of 3 layers"));
+  CHECK_THAT(text, Catch::Contains("6 ranks = 2 expert-parallel x 3 replicas"));
+  CHECK_THAT(text, Catch::Contains("6 samples of 10 tokens = 60 tokens"));
+}
+
+}  // namespace adagate

@@ -1,0 +1,208 @@
+// The lines of metrics.jsonl against figures worked out by hand.
+#include <nlohmann/json.hpp>
+
+#include "parallel/thread_communicator.h"
+#include "tests/support/catch.h"
+#include "tests/train/watched_run.h"
+#include "train/metrics_writer.h"
+
+namespace adagate {
+namespace {
+
+using namespace tiny;
+using nlohmann::json;
+
+// Two layers of two experts that saw four tokens each.
+RoutingStep routed() {
+  RoutingStep routing(2, 2, {.loss = "switch", .coefficient = 0.5, .z_coefficient = 0.25});
+  routing.begin(1);
+  RoutingSums sums;
+  sums.tokens = 4;
+  sums.entropy = 2;
+  sums.log_sum_exp_squared = 8;
+  sums.probability = {1.5, 2.5};
+  sums.single = {1, 2};
+  sums.assigned = {2, 3};
+  sums.by_count = {0, 3, 1};
+  routing.count(0, sums);
+  routing.count_exchange(0, 3, 192, 1000);
+  sums.entropy = 1;
+  sums.log_sum_exp_squared = 16;
+  sums.single = {1, 0};
+  sums.assigned = {4, 3};
+  sums.by_count = {0, 1, 3};
+  routing.count(1, sums);
+  routing.count_exchange(1, 5, 320, 1000);
+  routing.end(*make_self_mesh().world);
+  return routing;
+}
+
+StepReport some_report() {
+  StepReport r;
+  r.step = 3;
+  r.total_steps = 9;
+  r.epoch = 1;
+  r.consumed_tokens = 96;
+  r.learning_rate = 0.125;
+  r.seconds = 0.5;
+  r.flops = 4e9;
+  r.peak_memory = 12345;
+  for (size_t p = 0; p < r.phases.size(); ++p) r.phases[p] = static_cast<double>(p) / 8;
+  r.result.loss = 2.5;
+  r.result.auxiliary_loss = 0.75;
+  r.result.grad_norm = 1.5;
+  r.result.targets = 30;
+  r.result.tokens = 32;
+  r.result.samples = 4;
+  return r;
+}
+
+std::vector<json> lines_of(const TempFolder& folder) {
+  std::istringstream in(folder.read("metrics.jsonl"));
+  std::vector<json> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
+  return lines;
+}
+
+void expect(const json& found, const json& expected) {
+  for (const auto& [key, value] : expected.items()) {
+    INFO(key << " of " << found.dump());
+    REQUIRE(found.contains(key));
+    if (value.is_number_float()) {
+      CHECK(found.at(key).get<double>() == Approx(value.get<double>()).epsilon(1e-14));
+    } else {
+      CHECK(found.at(key) == value);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("metrics: the line of a step") {
+  TempFolder folder;
+  RoutingStep routing = routed();
+  {
+    MetricsWriter writer(folder.path() / "metrics.jsonl", 0);
+    StepReport report = some_report();
+    writer.on_step(report);  // of a dense model
+    report.routing = &routing;
+    report.result.skipped = true;
+    writer.on_step(report);
+  }
+  std::vector<json> lines = lines_of(folder);
+  REQUIRE(lines.size() == 2);
+  for (const json& line : lines) {
+    expect(line, {{"step", 3},
+                  {"epoch", 1},
+                  {"consumed_tokens", 96},
+                  {"loss", 2.5},
+                  {"auxiliary_loss", 0.75},
+                  {"grad_norm", 1.5},
+                  {"learning_rate", 0.125},
+                  {"targets", 30},
+                  {"seconds", 0.5},
+                  {"tokens_per_second", 64.0},
+                  {"flops", 4e9},
+                  {"gflops_per_second", 8.0},
+                  {"peak_memory_bytes", 12345}});
+    for (size_t p = 0; p < static_cast<size_t>(kPhaseCount); ++p)
+      CHECK(line.at("time").at(std::string(kPhaseNames[p])) == static_cast<double>(p) / 8);
+  }
+  CHECK(lines[0].at("skipped") == false);
+  CHECK(lines[1].at("skipped") == true);
+  CHECK_FALSE(lines[0].contains("moe"));
+  CHECK_FALSE(lines[0].contains("single_expert_share"));
+  expect(lines[1], {{"single_expert_share", 0.5}, {"experts_per_token", 1.5}});
+  const json& layers = lines[1].at("moe");
+  REQUIRE(layers.size() == 2);
+  // Switch loss: 0.5 * 2 * sum of (share of the assignments) * (mean probability).
+  expect(layers[0], {{"single_expert_share", 0.75},
+                     {"assignments", 5},
+                     {"load", {2, 3}},
+                     {"entropy", 0.5},
+                     {"balance_loss", 0.5 * 2 * (2.0 / 5 * 1.5 / 4 + 3.0 / 5 * 2.5 / 4)},
+                     {"z_loss", 0.25 * 8 / 4},
+                     {"rows_sent", 3},
+                     {"bytes_sent", 192}});
+  expect(layers[1], {{"single_expert_share", 0.25},
+                     {"assignments", 7},
+                     {"load", {4, 3}},
+                     {"entropy", 0.25},
+                     {"balance_loss", 0.5 * 2 * (4.0 / 7 * 1.5 / 4 + 3.0 / 7 * 2.5 / 4)},
+                     {"z_loss", 0.25 * 16 / 4},
+                     {"rows_sent", 5},
+                     {"bytes_sent", 320}});
+}
+
+TEST_CASE("metrics: the line of an evaluation") {
+  TempFolder folder;
+  RoutingStep routing = routed();
+  {
+    MetricsWriter writer(folder.path() / "metrics.jsonl", 0);
+    EvaluationReport report{.step = 4, .loss = 2, .targets = 50, .seconds = 0.25};
+    writer.on_evaluation(report);
+    report.routing = &routing;
+    writer.on_evaluation(report);
+  }
+  std::vector<json> lines = lines_of(folder);
+  REQUIRE(lines.size() == 2);
+  for (const json& line : lines)
+    expect(line, {{"step", 4},
+                  {"validation_loss", 2.0},
+                  {"validation_perplexity", 7.38905609893065},
+                  {"validation_targets", 50},
+                  {"validation_seconds", 0.25}});
+  CHECK_FALSE(lines[0].contains("validation_single_expert_share"));
+  CHECK(lines[1].at("validation_single_expert_share") == 0.5);
+}
+
+TEST_CASE("metrics: a resumed run goes on after the lines up to its step") {
+  TempFolder folder;
+  folder.write("metrics.jsonl",
+               "{\"step\":1,\"loss\":5}\n{\"step\":2,\"loss\":4}\n"
+               "{\"step\":2,\"validation_loss\":4}\n{\"step\":3,\"loss\":3}\n"
+               "{\"step\":3,\"validation_loss\":3}\n{\"step\":4,\"lo");
+  MetricsWriter(folder.path() / "metrics.jsonl", 2).on_step(some_report());
+  std::vector<json> lines = lines_of(folder);
+  REQUIRE(lines.size() == 4);
+  CHECK(lines[0] == json{{"step", 1}, {"loss", 5}});
+  CHECK(lines[2] == json{{"step", 2}, {"validation_loss", 4}});
+  CHECK(lines[3].at("step") == 3);
+  CHECK(lines[3].at("loss") == 2.5);
+}
+
+// Two ranks with an expert each, and tokens that take both: each token's row goes to the other
+// rank once, and its result comes back.
+TEST_CASE("metrics: the traffic between ranks that share experts") {
+  for (auto [precision, bytes] : {std::pair{"fp32", 4}, {"bf16", 2}}) {
+    INFO(precision);
+    TempFolder folder;
+    std::string of = precision;
+    run_ranks(2, [&](std::shared_ptr<Communicator> world) {
+      RunConfig config = run_config(folder);
+      config.precision = of;
+      config.moe.experts = 2;
+      config.moe.gate.policy = "top2";
+      config.moe.balance.loss = "switch";
+      config.parallel.expert = 2;
+      config.data.shuffle = false;
+      std::unique_ptr<MetricsWriter> writer;
+      if (world->rank() == 0)
+        writer = std::make_unique<MetricsWriter>(folder.path() / "metrics.jsonl", 0);
+      Trainer trainer(config, {}, world);
+      if (writer) trainer.observe(*writer);
+      trainer.run();
+    });
+    std::vector<json> lines = lines_of(folder);
+    REQUIRE(lines.size() == 3);
+    for (const json& line : lines) {
+      int64_t tokens = line.at("step") == 3 ? 8 + 3 : 2 * 8;
+      expect(line, {{"targets", tokens}, {"experts_per_token", 2.0}, {"single_expert_share", 0.0}});
+      expect(line.at("moe").at(0), {{"assignments", 2 * tokens},
+                                    {"rows_sent", tokens},
+                                    {"bytes_sent", 2 * tokens * 8 * bytes}});
+    }
+  }
+}
+
+}  // namespace adagate
