@@ -305,6 +305,31 @@ TEST_CASE("config: contradictions name the keys and a remedy") {
   CHECK(validate(read_text("moe: {experts: 8}", {"parallel.expert=2"}), 4).empty());
 }
 
+TEST_CASE("config: what just contradicts and what just does not") {
+  auto problems = [](const std::vector<std::string>& sets) {
+    return validate(read_text("moe: {experts: 4}", sets), 1);
+  };
+  auto one_about = [&](const std::string& key, const std::vector<std::string>& sets) {
+    CAPTURE(sets);
+    auto found = problems(sets);
+    REQUIRE(found.size() == 1);
+    CHECK_THAT(found[0], Catch::Contains(key));
+  };
+  one_about("train.optimizer.beta1", {"train.optimizer.beta1=1"});
+  one_about("train.optimizer.beta1", {"train.optimizer.beta2=1"});
+  CHECK(problems({"train.optimizer.beta1=0.999", "train.optimizer.beta2=0.9999"}).empty());
+  // The paper's loss looks at tokens with a single expert.
+  for (std::string k : {"2", "3", "4"})
+    one_about("moe.balance.loss", {"moe.gate.policy=topk", "moe.gate.k=" + k});
+  CHECK(problems({"moe.gate.policy=topk", "moe.gate.k=1"}).empty());
+  CHECK(problems({"moe.gate.policy=top1"}).empty());
+  CHECK(problems({"moe.gate.policy=topk", "moe.gate.k=4", "moe.balance.loss=switch"}).empty());
+  CHECK(problems({"moe.gate.policy=top2", "moe.balance.coefficient=0"}).empty());
+  one_about("train.stop_at_loss", {"train.stop_at_loss=2"});
+  CHECK(problems({"train.stop_at_loss=2", "data.validation=x.txt"}).empty());
+  CHECK(problems({"train.stop_at_loss=2", "data.validation_share=0.1"}).empty());
+}
+
 TEST_CASE("config: the effective config is readable YAML with comments") {
   std::string text = write_yaml(RunConfig{});
   CHECK(text.find("seed: 1  # of initial weights, data order, dropout and random routing\n") !=

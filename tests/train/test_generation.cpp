@@ -95,23 +95,26 @@ TEST_CASE("sampling: temperature 0 takes the most probable token, the seed decid
 
 TEST_CASE("generation: the tokens that a model without a cache would choose, past its context") {
   for (bool modern : {false, true})
-    for (size_t prompt_length : {1u, 5u, 8u, 13u}) {
-      INFO("modern " << modern << ", prompt of " << prompt_length);
-      TinyModel tiny({.sequence = 8, .modern = modern});
-      std::vector<int32_t> text;
-      for (size_t i = 0; i < prompt_length; ++i) text.push_back(static_cast<int32_t>(i * 7 % 23));
-      std::vector<int32_t> fresh =
-          generate(tiny.model, text, {.tokens = 30, .temperature = 0, .stop_token = -1}, {});
-      REQUIRE(fresh.size() == 30);
-      // The text since the model last started anew: once the context is full, from its last half.
-      size_t begin = text.size() > 8 ? text.size() - 8 : 0;
-      for (size_t i = 0; i < fresh.size(); ++i) {
-        if (text.size() - begin > 8) begin = text.size() - 4;
-        INFO("token " << i);
-        REQUIRE(fresh[i] == tiny.next(std::span(text).subspan(begin)));
-        text.push_back(fresh[i]);
+    for (int64_t context : {1, 3, 8})
+      for (size_t prompt_length : {1u, 5u, 8u, 13u}) {
+        INFO("modern " << modern << ", context " << context << ", prompt of " << prompt_length);
+        TinyModel tiny({.sequence = context, .modern = modern});
+        std::vector<int32_t> text;
+        for (size_t i = 0; i < prompt_length; ++i) text.push_back(static_cast<int32_t>(i * 7 % 23));
+        std::vector<int32_t> fresh =
+            generate(tiny.model, text, {.tokens = 30, .temperature = 0, .stop_token = -1}, {});
+        REQUIRE(fresh.size() == 30);
+        // The text since the model last started anew: once the context is full, from its last
+        // half, a token at least.
+        auto most = static_cast<size_t>(context), half = std::max<size_t>(1, most / 2);
+        size_t begin = text.size() > most ? text.size() - most : 0;
+        for (size_t i = 0; i < fresh.size(); ++i) {
+          if (text.size() - begin > most) begin = text.size() - half;
+          INFO("token " << i);
+          REQUIRE(fresh[i] == tiny.next(std::span(text).subspan(begin)));
+          text.push_back(fresh[i]);
+        }
       }
-    }
 }
 
 TEST_CASE("generation: ends at the stop token, tells each token, draws by position") {

@@ -1,12 +1,10 @@
 // Steps whose gradient is not finite change nothing, on all ranks alike, and are accounted for.
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 
 #include "tests/support/catch.h"
-#include "tests/support/temp_folder.h"
 #include "tests/train/tiny_run.h"
-#include "train/trainer.h"
+#include "tests/train/watched_run.h"
 
 namespace adagate {
 namespace {
@@ -14,25 +12,18 @@ namespace {
 namespace fs = std::filesystem;
 
 // A run from weights of which one is infinite.
-RunConfig broken_run(const fs::path& folder, const std::string& name, int64_t steps) {
-  std::ofstream(folder / "text.txt") << "one two three four five six seven eight nine ten\n";
-  RunConfig config;
-  config.model.layers = 1;
-  config.model.width = 8;
-  config.model.heads = 2;
-  config.model.context = 8;
-  config.train.batch = 2;
-  config.train.length = {static_cast<double>(steps), Duration::Unit::steps};
-  config.data.train = (folder / "text.txt").string();
-  config.output = (folder / "whole").string();
-  fs::path weights = folder / "weights.safetensors";
+RunConfig broken_run(const TempFolder& folder, const std::string& name, double steps) {
+  RunConfig config = tiny::run_config(folder);
+  config.train.length = tiny::steps(steps);
+  config.checkpoint.save_at_end = true;
+  fs::path weights = folder.path() / "weights.safetensors";
   {
     Trainer trainer(config, {}, make_self_mesh().world);
     trainer.store().find("blocks.0.feed_forward.up.weight")->master().data<float>()[3] = INFINITY;
     export_weights(weights, trainer.store().parameters(), trainer.mesh());
   }
   config.checkpoint.initial_weights = weights.string();
-  config.output = (folder / name).string();
+  config.output = folder.path(name);
   return config;
 }
 
@@ -66,16 +57,46 @@ TEST_CASE("a gradient that is not finite on one rank skips the step on all") {
 
 TEST_CASE("skipped steps are not AdamW's, and too many in a row end the run") {
   TempFolder folder;
-  RunConfig config = broken_run(folder.path(), "short", 3);
+  RunConfig config = broken_run(folder, "short", 3);
   Trainer trainer(config, {}, make_self_mesh().world);
   trainer.run();
   CHECK(trainer.state().step == 3);
   Manifest manifest = read_manifest(*find_latest(trainer.checkpoint_directory()));
   CHECK(manifest.state.extra.at("skipped_steps") == "3");
 
-  config = broken_run(folder.path(), "long", 30);
+  config = broken_run(folder, "long", 30);
   Trainer endless(config, {}, make_self_mesh().world);
   CHECK_THROWS_WITH(endless.run(), Catch::Contains("not finite in 20 steps in a row"));
+}
+
+TEST_CASE("skipped steps with good ones in between don't end the run") {
+  TempFolder folder;
+  RunConfig config = tiny::run_config(folder);
+  config.train.length = tiny::steps(45);
+  config.checkpoint.save_at_end = true;
+  tiny::WatchedRun run(config);
+  float& weight =
+      run.trainer.store().find("blocks.0.feed_forward.up.weight")->master().data<float>()[3];
+  // 19 steps without a finite gradient, a good one, 19 more, and good ones again.
+  struct Breaker final : TrainingObserver {
+    float& weight;
+    float good;
+    explicit Breaker(float& w) : weight(w), good(w) { w = INFINITY; }
+    void on_step(const StepReport& report) override {
+      weight = report.step == 19 || report.step >= 39 ? good : INFINITY;
+    }
+  } breaker(weight);
+  run.trainer.observe(breaker);
+  CHECK(run.run() == TrainingEnd::finished);
+  int64_t skipped = 0;
+  for (const StepReport& report : run.seen.steps) {
+    INFO("step " << report.step);
+    CHECK(report.result.skipped == (report.step != 20 && report.step < 40));
+    skipped += report.result.skipped;
+  }
+  CHECK(skipped == 38);
+  Manifest manifest = read_manifest(*find_latest(run.trainer.checkpoint_directory()));
+  CHECK(manifest.state.extra.at("skipped_steps") == "38");
 }
 
 }  // namespace adagate
