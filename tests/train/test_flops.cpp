@@ -149,7 +149,7 @@ TEST_CASE("operations: those of a run's steps") {
 
 TEST_CASE("plan: a rank's memory for parameters is what they, gradients and moments take") {
   for (const char* precision : {"fp32", "bf16"})
-    for (int ranks : {1})
+    for (int ranks : {1, 2})
       for (const Form& form : kForms) {
         RunConfig c = config_of(form);
         c.precision = precision;
