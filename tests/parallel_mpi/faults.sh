@@ -47,6 +47,10 @@ expect_unwatched() {
 for n in 2 4; do
   run=("${mpirun[@]}" -n $n "$program")
   expect "a rank throws, $n ranks" 7 'error on rank 1: the disk is full' "${run[@]}" throw
+  expect "a rank throws, messages only, $n ranks" 7 'error on rank 1: the disk is full' \
+         "${run[@]}" throw_plain
+  expect "a rank notes its failure, messages only, $n ranks" 7 'rank 1 failed: the disk is full' \
+         "${run[@]}" note_plain
   expect "a rank hangs, $n ranks" '*' 'for rank 1 (last at: step 50, sums)' "${run[@]}" hang
   expect "a rank leaves, $n ranks" 1 'rank 1 has finished and left' "${run[@]}" leave
   expect "a rank is killed, $n ranks" '*' 'on signal 9' "${run[@]}" kill

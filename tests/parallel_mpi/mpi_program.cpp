@@ -1,6 +1,7 @@
 // The program that the MPI tests start under mpirun: the communicator suite, faults on purpose, and
 // the bandwidth of sums.
-//   mpi_program suite | plain | throw | kill | hang | leave | bench
+//   mpi_program suite | plain | throw | throw_plain | note_plain | kill | hang | leave |
+//     bench
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,6 +14,7 @@
 
 #include "core/base/error.h"
 #include "parallel/mpi_calls.h"
+#include "parallel/mpi_communicator.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "parallel/watchdog.h"
@@ -55,6 +57,26 @@ void with_fault(Communicator& world, const std::function<void()>& fault) {
     if (step == 50 && world.rank() == 1) fault();
     world.all_reduce(data.data(), 1 << (step % 19), DType::f32, ReduceOp::max);
     half->barrier();
+  }
+}
+
+// Rank 1 fails among ranks without shared memory: none but the launcher tells the others.
+void throw_plain(Communicator& world) {
+  try {
+    with_fault(world, [] { throw Error("the disk is full", 7); });
+  } catch (const Error& e) {
+    world.abort(e.exit_code(), fmt::format("error on rank {}: {}", world.rank(), e.what()));
+  }
+}
+
+// There, too, what a rank notes of its failure stands under its own number.
+void note_plain(Communicator& world) {
+  if (world.rank() != 1) std::this_thread::sleep_for(std::chrono::seconds(20));
+  report_failure(world, 7, "the disk is full");
+  try {
+    world.barrier();
+  } catch (const Error& e) {
+    world.abort(e.exit_code(), e.what());
   }
 }
 
@@ -132,6 +154,10 @@ void run(MpiSession& session, const std::string& mode) {
   if (mode == "suite" || mode == "plain") return suite_of(session, mode == "plain");
   if (mode == "bench") return bench(world);
   if (mode == "throw") with_fault(world, [] { throw Error("the disk is full", 7); });
+  if (mode == "throw_plain" || mode == "note_plain") {
+    auto plain = session.make_world({.shared_memory = false, .copy_from_peers = false});
+    return mode == "throw_plain" ? throw_plain(*plain) : note_plain(*plain);
+  }
   if (mode == "kill") with_fault(world, [] { kill(getpid(), SIGKILL); });
   if (mode == "hang") {
     set_collective_timeout(2);
