@@ -206,10 +206,10 @@ TEST_CASE("train --dry-run: the plan for the ranks there are, and nothing is wri
   Outcome one = run(workshop().train("dry", "--dry-run"));
   CHECK(one.status == 0);
   CHECK_THAT(one.output, Contains("  vocabulary: 257") && Contains("  length: 30s") &&
-                             Contains("1 ranks = 1 expert-parallel x 1 replicas"));
+                             Contains("1 rank = 1 expert-parallel x 1 replica"));
   Outcome two = run_on_two_ranks(workshop().train("dry", "--dry-run --set parallel.expert=2"));
   CHECK(two.status == 0);
-  CHECK(count_of("2 ranks = 2 expert-parallel x 1 replicas", two.output) == 1);
+  CHECK(count_of("2 ranks = 2 expert-parallel x 1 replica", two.output) == 1);
   CHECK(count_of("mesh ", two.output) == 1);
   CHECK_FALSE(workshop().exists("dry"));
 }
