@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
+#include <memory>
 #include <signal.h>
 #include <string>
 #include <thread>
@@ -42,10 +44,33 @@ void run_suite(Communicator& world, const char* name) {
   }
 }
 
+// More than one MPI message can carry: from rank 0 to the last one, marked where parts could begin.
+void large_message(Communicator& world) {
+  constexpr int64_t kGiB = int64_t{1} << 30, kBytes = 2 * kGiB + 12345;
+  bool sends = world.rank() == 0, receives = world.rank() == world.size() - 1;
+  std::vector<int64_t> out(static_cast<size_t>(world.size())), in(out.size());
+  if (sends) out.back() = kBytes;
+  if (receives) in.front() = kBytes;
+  std::unique_ptr<uint8_t, void (*)(void*)> data(
+      static_cast<uint8_t*>(std::calloc(sends || receives ? kBytes : 1, 1)), std::free);
+  check(data != nullptr, "out of memory");
+  const int64_t kMarked[] = {0,        1,         kGiB / 2, kGiB - 1, kGiB, kGiB + 1, 2 * kGiB - 1,
+                             2 * kGiB, kBytes - 1};
+  for (size_t i = 0; sends && i < std::size(kMarked); ++i)
+    data.get()[kMarked[i]] = static_cast<uint8_t>(1 + i);
+  world.all_to_all_v({data.get(), out, data.get(), in, 1});
+  for (size_t i = 0; receives && i < std::size(kMarked); ++i)
+    check(data.get()[kMarked[i]] == 1 + i, "a large message: byte {} is {}, not {}", kMarked[i],
+          data.get()[kMarked[i]], 1 + i);
+}
+
 void suite_of(MpiSession& session, bool plain) {
   if (!plain) return run_suite(*session.world(), "shared");
   run_suite(*session.make_world({.shared_memory = true, .copy_from_peers = false}), "no copy");
-  run_suite(*session.make_world({.shared_memory = false, .copy_from_peers = false}), "messages");
+  auto messages = session.make_world({.shared_memory = false, .copy_from_peers = false});
+  run_suite(*messages, "messages");
+  const char* full = std::getenv("ADAGATE_TEST_FULL");
+  if (full && std::string(full) == "1" && messages->size() > 1) large_message(*messages);
 }
 
 // Rank 1 does `fault` after a while; the others work on until they notice.
