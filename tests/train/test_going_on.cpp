@@ -1,33 +1,26 @@
 // Runs that go on from a checkpoint: which checkpoints of the output stay, what a stop owes.
 #include <csignal>
-#include <filesystem>
 
 #include "core/device/allocator.h"
 #include "moe/routing_step.h"
 #include "tests/support/catch.h"
-#include "tests/support/temp_folder.h"
+#include "tests/train/watched_run.h"
 #include "train/signals.h"
-#include "train/trainer.h"
 
 namespace adagate {
 namespace {
 
-namespace fs = std::filesystem;
+using tiny::steps;
 
-RunConfig run_of(const TempFolder& folder, const std::string& name, int64_t steps) {
-  RunConfig config;
-  config.model.layers = 1;
-  config.model.width = 8;
-  config.model.heads = 2;
-  config.model.context = 8;
+// Saves every other step, evaluates every fourth.
+RunConfig run_of(const TempFolder& folder, const std::string& name, double length) {
+  RunConfig config = tiny::run_config(folder, 400);
   config.moe.experts = 2;
-  config.train.batch = 2;
-  config.train.length = {static_cast<double>(steps), Duration::Unit::steps};
-  config.train.schedule.warmup = {1, Duration::Unit::steps};
-  config.train.evaluate_every = {4, Duration::Unit::steps};
-  config.checkpoint.every = {2, Duration::Unit::steps};
+  config.train.length = steps(length);
+  config.train.evaluate_every = steps(4);
+  config.checkpoint.every = steps(2);
+  config.checkpoint.save_at_end = true;
   config.checkpoint.keep = 0;
-  config.data.train = folder.write("text.txt", std::string(40, 'a') + std::string(400, 'b'));
   config.data.validation_share = 0.2;
   config.output = folder.path(name);
   return config;
@@ -85,7 +78,7 @@ TEST_CASE("going on in another output: what another run left there stays unless 
   RunConfig first = run_of(folder, "first", 4), second = run_of(folder, "second", 2);
   Trainer(first, {}, make_self_mesh().world).run();
   Trainer(second, {}, make_self_mesh().world).run();
-  second.train.length = {8, Duration::Unit::steps};
+  second.train.length = steps(8);
   second.checkpoint.resume = checkpoint_of(first, 4);
   CHECK_THROWS_WITH(Trainer(second, {}, make_self_mesh().world), Catch::Contains("step-00000002"));
   Trainer taken(second, {.config_yaml = "", .overwrite = true}, make_self_mesh().world);
@@ -136,7 +129,7 @@ TEST_CASE("an evaluation keeps no memory for each of its batches") {
       after_evaluation.push_back(allocator_stats().bytes_in_use);
     }
   } memory;
-  config.train.evaluate_every = {1, Duration::Unit::steps};
+  config.train.evaluate_every = steps(1);
   Trainer trainer(config, {}, make_self_mesh().world);
   trainer.observe(memory);
   trainer.run();
