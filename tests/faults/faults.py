@@ -89,6 +89,29 @@ FAULTS = [
           "put(lanes, dh, half + c, from_gate, q.accumulate_dh);", "^core$"),
     Fault("gelu: the slope of its cubic term is off", "core/ops/activation_math.h",
           "S(3 * 0.044715 * kTwo)", "S(0.13 * kTwo)", "^core$"),
+    Fault("gelu: no derivative where the square is infinite", "core/ops/activation_math.h",
+          "x = x > last ? last : (x < -last ? -last : x);  // NaN stays NaN",
+          "x = x > last ? x : x;", "^core$"),
+    Fault("cross-entropy: the gradient past a block's words is the first block's",
+          "core/ops/cpu/linear_cross_entropy.cpp",
+          "static_cast<G>(z[first + i] * factor)", "static_cast<G>(z[i] * factor)", "^core$"),
+    Fault("cross-entropy: dx of later chunks lands on the first chunk's rows",
+          "core/ops/linear_cross_entropy.cpp",
+          "if (dx && !all) spread_rows(drows, dx, index);",
+          "if (dx && !all) spread_rows(drows, dx, valid.index);", "^core$"),
+    Fault("column sums: every 64 columns are the first ones", "core/ops/cpu/column_sums.h",
+          "const C* row = partial + b * stride + begin;", "const C* row = partial + b * stride;",
+          "^core$"),
+    Fault("gate: experts past the eighth get the gradient of the first ones",
+          "core/ops/cpu/gate_product.cpp",
+          "static_cast<const W*>(a.dlogits) + e0;", "static_cast<const W*>(a.dlogits);",
+          "^core$"),
+    Fault("products into f64 are summed in f32", "core/ops/cpu/matmul.cpp",
+          "DType wide = p.c_type == DType::f64 || p.a_type == DType::f64 || "
+          "p.b_type == DType::f64\n",
+          "DType wide = p.a_type == DType::f64 || p.b_type == DType::f64\n", "^core$"),
+    Fault("tape: a gradient that two tensors share is added to for both", "core/autograd/tape.cpp",
+          "  if (!fixed_ && !value_.unique()) value_ = value_.clone();\n", "", "^core$"),
 
     # The step, over ranks and micro-batches.
     Fault("loss: a dropped 1/N of the other ranks", "train/training_step.cpp",
@@ -154,6 +177,12 @@ FAULTS = [
           "static_cast<uint64_t>(step), site)", "0, site)", "^models$"),
     Fault("dropout: the same in every block", "models/decoder.cpp",
           ".site = block_site(i)}", ".site = block_site(0)}", "^models$"),
+
+    Fault("attention: the largest score overlooks every other key", "core/ops/cpu/attention.cpp",
+          "max<C>(max_[j], max<C>(even, odd) * scale)", "max<C>(max_[j], even * scale)",
+          "^core$"),
+    Fault("rotary: tables of different bases are one", "core/ops/attention.cpp",
+          "tables[{base, head_dim, dtype}]", "tables[{0.0, head_dim, dtype}]", "^core$"),
 
     # Generation.
     Fault("generation: learned positions start anew with every token", "models/decoder.cpp",
