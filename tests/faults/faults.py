@@ -151,6 +151,39 @@ FAULTS = [
           "return {epoch, rest / config_.global_batch};",
           "return {epoch, (rest - 1) / config_.global_batch};", "^data$"),
 
+    Fault("token file: only the first block is verified", "data/token_file.cpp",
+          "    read(first, block);\n", "    read(0, block);\n", "^data$"),
+    Fault("BPE: of a merge given twice the first rank counts", "data/bpe_merge.cpp",
+          "  used_ += merge.pair == kEmpty;\n",
+          "  if (merge.pair != kEmpty) return;\n  ++used_;\n", "^data$"),
+    Fault("tokenizer.json: a normalizer is ignored", "data/bpe_definition.cpp",
+          'check(member(root, "normalizer").is_null(),',
+          'check(!member(root, "normalizer").is_string(),', "^data$"),
+    Fault("word cache: when full it keeps entries of forgotten words", "data/word_cache.cpp",
+          "  entries_.assign(kSlots, Entry{});\n", "", "^data$"),
+
+    # Ranks.
+    Fault("reduce_scatter: max and min of large buffers are sums", "parallel/shared_group.cpp",
+          "    BusyScope busy(*context_, name_of_call(record.call));\n"
+          "    reduce_in_order(sources_, {&recv, 1}, count, dtype, op);",
+          "    BusyScope busy(*context_, name_of_call(record.call));\n"
+          "    reduce_in_order(sources_, {&recv, 1}, count, dtype, ReduceOp::sum);",
+          "^parallel$"),
+    Fault("all_to_all_v: rows run over the eager buffer", "parallel/shared_group.cpp",
+          "record.eager = head + total <= RankBoard::kEagerBytes;",
+          "record.eager = total <= RankBoard::kEagerBytes;", "^parallel$"),
+    Fault("agreement: what is no Error stays on its rank", "parallel/agree.h",
+          "catch (const std::exception& e)", "catch (const Error& e)", "^parallel$"),
+
+    # Commands.
+    Fault("evaluate: --samples is not passed on", "apps/evaluate_command.cpp",
+          "options.samples > 0 ? options.samples : -1);", "-1);", "^apps$"),
+    Fault("generate: --ignore-end is the other way round", "apps/generate_command.cpp",
+          "if (!options.to_the_end) options.sampling", "if (options.to_the_end) options.sampling",
+          "^apps$"),
+    Fault("train: --resume without a value starts anew", "apps/train_command.cpp",
+          'options->config.resume = "auto";', 'options->config.resume = "none";', "^apps$"),
+
     # Checkpoints and resuming.
     Fault("checkpoint: a skipped moment", "train/trainer.cpp",
           '    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});\n', "",
