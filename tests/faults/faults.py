@@ -150,7 +150,6 @@ FAULTS = [
     Fault("sampler: a resumed run repeats a step", "data/sampler.cpp",
           "return {epoch, rest / config_.global_batch};",
           "return {epoch, (rest - 1) / config_.global_batch};", "^data$"),
-
     Fault("token file: only the first block is verified", "data/token_file.cpp",
           "    read(first, block);\n", "    read(0, block);\n", "^data$"),
     Fault("BPE: of a merge given twice the first rank counts", "data/bpe_merge.cpp",
@@ -182,7 +181,7 @@ FAULTS = [
           "if (!options.to_the_end) options.sampling", "if (options.to_the_end) options.sampling",
           "^apps$"),
     Fault("train: --resume without a value starts anew", "apps/train_command.cpp",
-          'options->config.resume = "auto";', 'options->config.resume = "none";', "^apps$"),
+          '->default_str("auto")', '->default_str("none")', "^apps$"),
 
     # Checkpoints and resuming.
     Fault("checkpoint: a skipped moment", "train/trainer.cpp",
