@@ -40,6 +40,18 @@ FAULTS = [
     Fault("z-loss: gradient halved", "core/ops/cpu/routing.cpp",
           "T z = 2 * log_sum_exp[t]", "T z = log_sum_exp[t]", "^(core|moe)$"),
 
+    Fault("balance loss none acts as switch", "moe/routing_step.cpp",
+          '  if (balance_.loss == "none") balance_.coefficient = 0;\n', "", "^moe$"),
+    Fault("random routing: the same tokens at every step", "moe/gating_policy.cpp",
+          "in.step, static_cast<uint64_t>(in.layer)", "0, static_cast<uint64_t>(in.layer)",
+          "^moe$"),
+    Fault("routing report: bytes of all steps shown as those of one", "moe/routing_report.cpp",
+          "layer.bytes_sent / static_cast<double>(steps_) / (1 << 20)",
+          "layer.bytes_sent / (1 << 20)", "^moe$"),
+    Fault("routing report: the even load counts tokens", "moe/routing_report.cpp",
+          "layer.assignments() / static_cast<double>(load.size())",
+          "layer.sums.tokens / static_cast<double>(load.size())", "^moe$"),
+
     # Dispatch, combine, exchange.
     Fault("dispatch: send and receive counts swapped in backward", "moe/dispatcher.cpp",
           "dx.add(exchange(dy, recv_rows, send_rows, *group));",
@@ -47,6 +59,8 @@ FAULTS = [
     Fault("dispatch: rows arrive in the order of the source's experts", "moe/dispatcher.cpp",
           "to_sorted[sorted] = static_cast<int32_t>(r);",
           "to_sorted[sorted] = static_cast<int32_t>(sorted);", "^moe"),
+    Fault("dispatch: a rank whose rows got no gradient does not join", "moe/dispatcher.cpp",
+          "/*always=*/true", "/*always=*/false", "^moe$"),
     Fault("combine: the last expert's weight is dropped in backward", "core/ops/cpu/permute.cpp",
           "combine_backward_row<T>(dy, rows + at, weight[i],",
           "combine_backward_row<T>(dy, rows + at, weight[a.row_start[t]],", "^(core|moe)$", True),
@@ -209,6 +223,23 @@ FAULTS = [
           "static_cast<uint64_t>(step), site)", "0, site)", "^models$"),
     Fault("dropout: the same in every block", "models/decoder.cpp",
           ".site = block_site(i)}", ".site = block_site(0)}", "^models$"),
+    Fault("dropout: none after the embedding", "models/decoder.cpp",
+          "context.dropout_site(config_.dropout, kEmbeddingSite)",
+          "context.dropout_site(0.0, kEmbeddingSite)", "^models$"),
+    Fault("attention dropout: the same in every block", "layers/transformer_block.cpp",
+          "attention_(placed(config.attention, config.site))",
+          "attention_(placed(config.attention, 0))", "^models$"),
+
+    # What a model's settings make of it.
+    Fault("residual outputs start too large by the square root of 2", "models/decoder.cpp",
+          "std::sqrt(2.0 * static_cast<double>(config.layers))",
+          "std::sqrt(static_cast<double>(config.layers))", "^models$"),
+    Fault("moe.expert_feed_forward is ignored", "models/decoder.cpp",
+          "moe_.expert_feed_forward > 0 ? moe_.expert_feed_forward : "
+          "config_.feed_forward_width();",
+          "config_.feed_forward_width();", "^models$"),
+    Fault("rotary_base is ignored", "models/decoder.cpp",
+          "learned ? 0.0 : config.rotary_base,", "learned ? 0.0 : 10000.0,", "^models$"),
 
     Fault("attention: the largest score overlooks every other key", "core/ops/cpu/attention.cpp",
           "max<C>(max_[j], max<C>(even, odd) * scale)", "max<C>(max_[j], even * scale)",
