@@ -67,6 +67,7 @@ bool RoutingStep::needs_counting_pass() const {
 void RoutingStep::begin_micro_batch(int64_t index) {
   check(index >= 0 && index < micro_batches_, "micro-batch {} of {}", index, micro_batches_);
   micro_batch_ = index;
+  if (per_micro_batch()) reduced_ = false;  // the counts reduced last are another one's
 }
 
 void RoutingStep::reduce(Communicator& world) {

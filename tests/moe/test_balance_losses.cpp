@@ -155,6 +155,15 @@ TEST_CASE("Backward before the counts are reduced is refused, at every step", "[
     step.end_forward(*make_self_communicator());
     CHECK_NOTHROW(step.loss_gradient(0));
   }
+  // Each micro-batch for itself: the counts of the one before don't do.
+  RoutingStep alone(1, 4, {.scope = "micro_batch"});
+  alone.begin(2);
+  for (int64_t i : {0, 1}) {
+    alone.begin_micro_batch(i);
+    CHECK_THROWS_WITH(alone.loss_gradient(0), Catch::Contains("reduce()"));
+    alone.end_forward(*make_self_communicator());
+    CHECK_NOTHROW(alone.loss_gradient(0));
+  }
 }
 
 }  // namespace adagate::test
