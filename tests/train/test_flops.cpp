@@ -167,6 +167,55 @@ TEST_CASE("plan: a rank's memory for parameters is what they, gradients and mome
       }
 }
 
+TEST_CASE("plan: a rank's memory for activations is that of its part of the batch") {
+  auto activations = [](const std::function<void(RunConfig&)>& change, int ranks = 1) {
+    RunConfig c = config_of(kForms.front());
+    c.moe.experts = 4;
+    c.train.batch = 8;
+    change(c);
+    return estimate_memory(c, ranks).activations;
+  };
+  auto with_gate = [&](const std::string& policy, int64_t k) {
+    return activations([&](RunConfig& c) {
+      c.moe.gate.policy = policy;
+      c.moe.gate.k = c.moe.gate.k_max = k;
+    });
+  };
+  int64_t whole = activations([](RunConfig&) {});
+  int64_t half = activations([](RunConfig& c) { c.train.batch = 4; });
+  CHECK(half < whole);
+  CHECK(activations([](RunConfig& c) { c.train.accumulation = 2; }) == half);
+  CHECK(activations([](RunConfig&) {}, 2) == half);
+  CHECK(activations([](RunConfig& c) { c.train.batch = 7; }, 2) == half);  // the larger part
+  CHECK(activations([](RunConfig& c) { c.train.activation_checkpointing = "block"; }) < whole);
+  CHECK(activations([](RunConfig& c) { c.precision = "bf16"; }) < whole);
+  // Room for the most experts that a token may take.
+  CHECK(with_gate("top1", 4) < with_gate("top2", 4));
+  CHECK(with_gate("adaptive", 1) == with_gate("top1", 4));
+  CHECK(with_gate("adaptive", 2) == with_gate("top2", 4));
+  CHECK(with_gate("random_one_or_two", 4) == with_gate("top2", 4));
+  CHECK(with_gate("topk", 2) == with_gate("top2", 4));
+  CHECK(with_gate("topk", 3) == with_gate("adaptive", 3));
+  CHECK(with_gate("topk", 3) > with_gate("topk", 2));
+}
+
+TEST_CASE("plan: the experts that a policy is known to take") {
+  auto plan_with = [](const std::string& policy) {
+    RunConfig c = config_of(kForms.front());
+    c.moe.experts = 4;
+    c.moe.gate.policy = policy;
+    c.moe.gate.k = 3;
+    c.moe.gate.two_expert_share = 0.25;
+    return plan_report(c, 1);
+  };
+  CHECK_THAT(plan_with("top1"), Catch::Contains("(1 expert of 4 in 3 of 3 layers)"));
+  CHECK_THAT(plan_with("top2"), Catch::Contains("(2 experts of 4 in 3 of 3 layers)"));
+  CHECK_THAT(plan_with("topk"), Catch::Contains("(3 experts of 4 in 3 of 3 layers)"));
+  CHECK_THAT(plan_with("random_one_or_two"), Catch::Contains("(1.25 experts of 4 in"));
+  CHECK_THAT(plan_with("adaptive"),
+             Catch::Contains("(1 expert of 4 in 3 of 3 layers, more where the gate hesitates)"));
+}
+
 TEST_CASE("plan: shows the counts, the mesh and the step") {
   RunConfig c = config_of({"", [](RunConfig& config) {
                              config.moe.experts = 4;

@@ -1,7 +1,9 @@
 // How runs end, what they leave in their output, and what they do to that of another.
 #include <csignal>
 
+#include "core/device/allocator.h"
 #include "tests/support/catch.h"
+#include "tests/support/one_thread.h"
 #include "tests/train/watched_run.h"
 #include "train/signals.h"
 
@@ -58,6 +60,41 @@ TEST_CASE("run: saves at its end if told so") {
   config.checkpoint.save_at_end = true;
   CHECK(watch(config).saved == std::vector<int64_t>{3});
   CHECK(names_in(folder.path() / "run/checkpoints") == Names{"step-00000003"});
+}
+
+TEST_CASE("run: saves as often and keeps as many as it is told") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.train.length = steps(5);
+  config.checkpoint.every = steps(1);
+  config.checkpoint.keep = 2;
+  CHECK(watch(config).saved == std::vector<int64_t>{1, 2, 3, 4});  // the end is save_at_end's
+  CHECK(names_in(folder.path() / "run/checkpoints") == Names{"step-00000003", "step-00000004"});
+}
+
+TEST_CASE("run: recomputed activations and parts of the batch save memory and train alike") {
+  OneThread one;
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.model.layers = 12;
+  config.train.batch = 6;
+  auto run_with = [&](const char* recomputed, int64_t accumulation) {
+    config.train.activation_checkpointing = recomputed;
+    config.train.accumulation = accumulation;
+    WatchedRun run(config);
+    trim_allocator();  // whatever the tests before left
+    reset_peak_memory();
+    int64_t before = allocator_stats().bytes_in_use;
+    run.run();
+    return std::pair(run.seen.losses(), allocator_stats().peak_bytes_in_use - before);
+  };
+  auto [plain, all_kept] = run_with("none", 1);
+  auto [recomputed, inputs_kept] = run_with("block", 1);
+  auto [in_parts, part_kept] = run_with("none", 3);
+  CHECK(recomputed == plain);
+  for (size_t i = 0; i < plain.size(); ++i) CHECK(in_parts.at(i) == Approx(plain[i]).epsilon(1e-5));
+  CHECK(inputs_kept < all_kept * 2 / 3);
+  CHECK(part_kept < all_kept * 2 / 3);
 }
 
 TEST_CASE("run: a signal saves whatever save_at_end says, and ends it") {
