@@ -30,17 +30,6 @@ int64_t step_of(const fs::path& path) {
   return fs::exists(path / kManifestFile, error) ? std::stoll(name.substr(5)) : -1;
 }
 
-void clean_leftovers(const fs::path& directory) {
-  std::error_code error;
-  for (auto& entry : fs::directory_iterator(directory, error)) {
-    std::string name = entry.path().filename().string();
-    bool temporary = name.rfind(".step-", 0) == 0;
-    bool headless =
-        name.rfind("step-", 0) == 0 && entry.is_directory() && step_of(entry.path()) < 0;
-    if (temporary || headless) fs::remove_all(entry.path(), error);
-  }
-}
-
 // Puts `temporary` in the place of `final` in one atomic step, also when `final` exists.
 void move_into_place(const fs::path& temporary, const fs::path& final) {
   std::error_code error;
@@ -102,6 +91,17 @@ void remove_checkpoint(const fs::path& path) {
   fs::remove_all(path, error);
 }
 
+void clean_checkpoints(const fs::path& directory) {
+  std::error_code error;
+  for (auto& entry : fs::directory_iterator(directory, error)) {
+    std::string name = entry.path().filename().string();
+    bool temporary = name.rfind(".step-", 0) == 0;
+    bool headless =
+        name.rfind("step-", 0) == 0 && entry.is_directory() && step_of(entry.path()) < 0;
+    if (temporary || headless) fs::remove_all(entry.path(), error);
+  }
+}
+
 fs::path save_checkpoint(const fs::path& directory, const std::vector<CheckpointTensor>& tensors,
                          const TrainingState& state, const std::string& config_yaml,
                          const Mesh& mesh, int64_t keep) {
@@ -114,7 +114,7 @@ fs::path save_checkpoint(const fs::path& directory, const std::vector<Checkpoint
     on_all_ranks(world, [&] {
       if (rank != 0) return;
       make_directories(directory);
-      clean_leftovers(directory);
+      clean_checkpoints(directory);
       make_directories(temporary);
     });
     int64_t written[2] = {0, 0};  // bytes and checksum of this rank's shard

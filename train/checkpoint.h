@@ -89,6 +89,9 @@ std::vector<std::pair<int64_t, std::filesystem::path>> complete_checkpoints(
 // half one.
 void remove_checkpoint(const std::filesystem::path& path);
 
+// Removes what killed runs have left below `directory`: half-written and half-removed checkpoints.
+void clean_checkpoints(const std::filesystem::path& directory);
+
 // The complete checkpoint with the highest step below `directory`; `before`: only steps below it.
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& directory,
                                                  int64_t before = INT64_MAX);

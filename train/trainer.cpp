@@ -170,6 +170,7 @@ void Trainer::claim_output() {
     if (!resumed_from_) fs::remove_all(checkpoint_directory());
     auto abandoned = abandoned_checkpoints();
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
+    clean_checkpoints(checkpoint_directory());  // also where no save follows
     write_file_atomically(config_file(), options_.config_yaml);
   });
 }

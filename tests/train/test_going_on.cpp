@@ -1,5 +1,6 @@
 // Runs that go on from a checkpoint: which checkpoints of the output stay, what a stop owes.
 #include <csignal>
+#include <filesystem>
 
 #include "core/device/allocator.h"
 #include "moe/routing_step.h"
@@ -71,6 +72,20 @@ TEST_CASE("going back: checkpoints of later steps stay unless they may go") {
   CHECK(back.state().step == 4);
   CHECK(back.continued_step() == 4);
   CHECK(steps_kept(back) == std::vector<int64_t>{2, 4});
+}
+
+TEST_CASE("going on clears away what a killed run has left, even at its end") {
+  TempFolder folder;
+  RunConfig config = run_of(folder, "run", 4);
+  Trainer(config, {}, make_self_mesh().world).run();
+  folder.write("run/checkpoints/.step-00000006.tmp/shard", "half written");
+  folder.write("run/checkpoints/step-00000001/shard", "its manifest is removed");
+  config.checkpoint.resume = "auto";
+  Trainer done(config, {}, make_self_mesh().world);
+  CHECK(done.run() == TrainingEnd::finished);
+  CHECK(steps_kept(done) == std::vector<int64_t>{2, 4});
+  auto left = std::filesystem::directory_iterator(done.checkpoint_directory());
+  CHECK(std::distance(begin(left), end(left)) == 2);
 }
 
 TEST_CASE("going on in another output: what another run left there stays unless it may go") {
