@@ -55,7 +55,7 @@ void wait_for_end_of_job(int code) {
 }  // namespace
 
 Launch launch_from_environment() {
-  auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
+  auto environment = read_launch_environment();
   return {environment.rank, environment.ranks};
 }
 

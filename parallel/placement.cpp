@@ -102,10 +102,14 @@ LaunchEnvironment read_launch_environment(const Environment& get) {
   return e;
 }
 
+LaunchEnvironment read_launch_environment() {
+  return read_launch_environment([](const char* name) { return std::getenv(name); });
+}
+
 bool started_by_launcher() {
   const char* forced = std::getenv("ADAGATE_MPI");
   if (forced && *forced) return std::string_view(forced) != "0";
-  return read_launch_environment([](const char* name) { return std::getenv(name); }).launched;
+  return read_launch_environment().launched;
 }
 
 Placement plan_placement(const LaunchEnvironment& e, const std::vector<int>& own,
@@ -136,7 +140,7 @@ Placement plan_placement(const LaunchEnvironment& e, const std::vector<int>& own
 int configure_threads(int requested) {
   check(requested >= 0, "threads = {}: use 0 for all cores of the rank, or a positive number",
         requested);
-  auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
+  auto environment = read_launch_environment();
   auto own = cores_of(0);
   auto parent = environment.launched ? cores_of(launcher_process()) : own;
   constexpr int kMost = 4096;

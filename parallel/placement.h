@@ -22,6 +22,7 @@ struct LaunchEnvironment {
 
 using Environment = std::function<const char*(const char*)>;
 LaunchEnvironment read_launch_environment(const Environment& get);
+LaunchEnvironment read_launch_environment();  // of this process
 
 // True under a launcher, or with ADAGATE_MPI=1: the program is one of several ranks.
 bool started_by_launcher();

@@ -1,7 +1,5 @@
 #include "train/text_data.h"
 
-#include <cstdlib>
-
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
@@ -26,8 +24,7 @@ fs::path cached_tokens(const fs::path& text, const Tokenizer& tokenizer, const f
 // Where the launcher tells no place on the node, every rank takes itself for the first: they write
 // the same, each whole.
 bool first_of_node() {
-  auto environment = read_launch_environment([](const char* name) { return std::getenv(name); });
-  return environment.local_rank == 0;
+  return read_launch_environment().local_rank == 0;
 }
 
 }  // namespace
