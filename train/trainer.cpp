@@ -167,7 +167,6 @@ void Trainer::check_output() {
 void Trainer::claim_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
-    if (!resumed_from_) fs::remove_all(checkpoint_directory());
     auto abandoned = abandoned_checkpoints();
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     clean_checkpoints(checkpoint_directory());  // also where no save follows
