@@ -97,11 +97,8 @@ Stopping:
   SIGUSR1 to mpirun, or SIGUSR1 or SIGTERM to one rank, saves a checkpoint and ends the run with
   status 0. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with status 1;
   mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
-  command->callback([command, options, &invocation] {
-    if (command->count("--resume") > 0 && options->config.resume.empty())
-      options->config.resume = "auto";
-    invocation.run = [options] { return run(*options); };
-  });
+  command->callback(
+      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }
 
 }  // namespace adagate
