@@ -29,8 +29,5 @@ function(adagate_add_header_check target)
   target_compile_features(${target} PRIVATE cxx_std_20)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(${target} PRIVATE -O0 -g0)
-  # As the test programs have it.
-  target_compile_definitions(${target} PRIVATE ADAGATE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests"
-                             ADAGATE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${target} PRIVATE ${ARG_LINKS})
 endfunction()

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/catch.h"
+#include "tests/support/test_paths.h"
 
 namespace adagate::program {
 
@@ -19,7 +20,7 @@ struct Outcome {
 
 inline Outcome run_shell(const std::string& command) {
   auto start = std::chrono::steady_clock::now();
-  FILE* pipe = popen(("cd " ADAGATE_SOURCE_DIR " && { " + command + "; } 2>&1").c_str(), "r");
+  FILE* pipe = popen(("cd " + source_path("") + " && { " + command + "; } 2>&1").c_str(), "r");
   REQUIRE(pipe);
   Outcome outcome;
   char buffer[4096];

@@ -9,6 +9,7 @@
 #include "data/tokenize_files.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/test_paths.h"
 
 using namespace adagate;
 using Catch::Contains;
@@ -92,7 +93,7 @@ std::vector<std::string> texts_of(const TokenView& view, const Tokenizer& tokeni
   return texts;
 }
 
-const std::string kBpe = ADAGATE_TEST_DATA "/reference/fixtures/tokenizer.json";
+const std::string kBpe = source_path("tests/reference/fixtures/tokenizer.json");
 
 }  // namespace
 

@@ -13,12 +13,13 @@
 #include "data/word_cache.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/test_paths.h"
 
 using namespace adagate;
 
 namespace {
 
-const std::string kFixtures = ADAGATE_TEST_DATA "/reference/fixtures/";
+const std::string kFixtures = source_path("tests/reference/fixtures/");
 
 std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -164,7 +165,7 @@ TEST_CASE("every byte string comes back from its ids") {
 
 TEST_CASE("text can be cut at its safe prefix") {
   auto bpe = load_tokenizer(kFixtures + "tokenizer.json");
-  std::string shakespeare = read_file(ADAGATE_TEST_DATA "/reference/fixtures/tokenizer_cases.json");
+  std::string shakespeare = read_file(source_path("tests/reference/fixtures/tokenizer_cases.json"));
   size_t cuts = 0;
   for (uint64_t seed = 0; seed < 300; ++seed) {
     std::string text = seed % 2 ? random_bytes(seed, 120) : shakespeare.substr(97 * seed, 120);

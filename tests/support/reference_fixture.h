@@ -15,13 +15,14 @@
 #include "core/base/fields.h"
 #include "core/io/safetensors.h"
 #include "core/nn/parameter.h"
+#include "tests/support/test_paths.h"
 
 namespace adagate::test {
 
 // ADAGATE_FIXTURES names another folder, with fixtures of other models (sweep.py).
 inline std::filesystem::path fixtures_folder() {
   if (const char* other = std::getenv("ADAGATE_FIXTURES")) return other;
-  return std::filesystem::path(ADAGATE_TEST_DATA) / "reference" / "fixtures";
+  return source_path("tests/reference/fixtures");
 }
 
 // Names of the fixtures in a folder of fixtures_folder() that a test can read, sorted: those with

@@ -3,6 +3,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/test_paths.h"
 #include "train/config/config_writer.h"
 #include "train/config/run_config.h"
 #include "train/config/yaml_loader.h"
@@ -380,7 +381,7 @@ TEST_CASE("config: any mutilated text gives a config or an Error") {
 }
 
 TEST_CASE("config: docs/configuration.md is up to date") {
-  std::ifstream file(ADAGATE_SOURCE_DIR "/docs/configuration.md");
+  std::ifstream file(source_path("docs/configuration.md"));
   REQUIRE(file);
   std::string page{std::istreambuf_iterator<char>(file), {}};
   INFO("write it anew: adagate config --reference > docs/configuration.md");
@@ -389,7 +390,7 @@ TEST_CASE("config: docs/configuration.md is up to date") {
 
 TEST_CASE("config: every file in configs/ is valid") {
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(ADAGATE_SOURCE_DIR "/configs")) {
+  for (const auto& entry : std::filesystem::directory_iterator(source_path("configs"))) {
     if (entry.path().extension() != ".yaml") continue;
     CAPTURE(entry.path());
     ConfigTree tree;
