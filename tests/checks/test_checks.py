@@ -1,6 +1,7 @@
 """Each check must catch a planted violation, and must let a clean tree pass."""
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -277,6 +278,28 @@ class QuickstartReport(unittest.TestCase):
         self.assertIn("2.079 nats", output)
         for loss in (1.7, 2.0, 9.0, "NaN"):
             self.assertEqual(self.report(loss)[0], 1)
+
+
+class Dependencies(unittest.TestCase):
+    # What a source includes of each library that CMake asks for.
+    HEADERS = {"Threads": "<thread>", "MPI": "<mpi.h>", "Eigen3": "<Eigen/", "yaml-cpp": "<yaml-cpp/",
+               "CLI11": "<CLI/", "fmt": "<fmt/", "spdlog": "<spdlog/", "OpenMP": "<omp.h>",
+               "nlohmann_json": "<nlohmann/", "libxxhash": "<xxhash.h>", "OneDnn": "<oneapi/dnnl/"}
+
+    def test_each_is_included_by_a_source(self):
+        wanted = set()
+        for name in ("cmake/AdagateDependencies.cmake", "cmake/adagateConfig.cmake.in"):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            wanted |= set(re.findall(r"find_(?:package|dependency)\((\S+?)[ )]", text))
+            wanted |= set(re.findall(r"IMPORTED_TARGET (\S+?)\)", text))
+        wanted.remove("PkgConfig")
+        sources = "".join(
+            path.read_text(encoding="utf-8") for folder in
+            ("core", "parallel", "data", "layers", "moe", "models", "train", "apps")
+            for path in (ROOT / folder).rglob("*.[ch]*") if path.suffix in (".cpp", ".h"))
+        self.assertGreater(len(wanted), 8)
+        for name in wanted:
+            self.assertIn(f"#include {self.HEADERS.get(name, name)}", sources, name)
 
 
 class FetchData(unittest.TestCase):
