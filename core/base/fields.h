@@ -28,6 +28,7 @@ struct Constraint {
   double maximum = std::numeric_limits<double>::infinity();
   bool open_minimum = false;         // value must be greater than, not equal to, minimum
   std::vector<std::string> choices;  // for strings: the allowed words
+  bool is_path = false;              // for strings: ~ and ${VARIABLE} are expanded on reading
 };
 
 inline Constraint at_least(double minimum) {
@@ -38,6 +39,9 @@ inline Constraint greater_than(double minimum) {
 }
 inline Constraint between(double minimum, double maximum) {
   return {.minimum = minimum, .maximum = maximum, .choices = {}};
+}
+inline Constraint a_path() {
+  return {.choices = {}, .is_path = true};
 }
 inline Constraint one_of(std::vector<std::string> choices) {
   return {.choices = std::move(choices)};

@@ -80,7 +80,7 @@ TEST_CASE("config: wrong values say what was expected and what was found") {
            {"moe: {gate: {threshold: abc}}",
             "x.yaml:1: moe.gate.threshold: expected a number, got 'abc'"},
            {"moe: {gate: {threshold: .inf}}",
-            "x.yaml:1: moe.gate.threshold: expected a number, got '.inf'"},
+            "x.yaml:1: moe.gate.threshold: expected a finite number, got '.inf'"},
            {"moe: {gate: {threshold: inf}}",
             "x.yaml:1: moe.gate.threshold: expected a finite number, got 'inf'"},
            {"moe: {gate: {threshold: 1e999}}",
@@ -101,7 +101,8 @@ TEST_CASE("config: wrong values say what was expected and what was found") {
            {"train: {log_every: 0}", "x.yaml:1: train.log_every: must be at least 1, got 0"},
            {"model: {norm_epsilon: 0}",
             "x.yaml:1: model.norm_epsilon: must be greater than 0, got 0"},
-           {"model: {bias: yes}", "x.yaml:1: model.bias: expected true or false, got 'yes'"},
+           {"model: {bias: yes}",
+            "x.yaml:1: model.bias: expected true or false, got 'yes': write true"},
            {"moe: {gate: {policy: adaptve}}",
             "x.yaml:1: moe.gate.policy: expected one of top1, top2, topk, adaptive, "
             "random_one_or_two, got 'adaptve'; did you mean 'adaptive'?"},
@@ -194,9 +195,7 @@ TEST_CASE("config: wrong --set") {
            {"moe..k=1",
             "--set moe..k=1: a part of the key is empty; expected key.path=value, e.g. "
             "train.batch=16"},
-           {"moe=1",
-            "--set moe=1: expected a mapping of keys (`moe:` and indented `key: value` "
-            "lines), got '1'"},
+           {"moe=1", "--set moe=1: expected a mapping of keys (`{key: value}`), got '1'"},
            {"seed=", "--set seed=: expected an integer, got nothing"},
            {"seed.x=1", "--set seed.x=1: seed: expected an integer, got a mapping of keys"},
            {"seed=[1", "--set seed=[1: YAML syntax: end of sequence flow not found"},

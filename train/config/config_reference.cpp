@@ -38,7 +38,17 @@ valid word. `adagate config FILE` prints the effective configuration, which ever
 
 A *duration* is a number and a unit: `2000s` optimizer steps, `3.2Mt` tokens (`k`, `M`, `G` stand
 for thousands, millions, billions), `1e` epochs. Tokens and epochs are rounded up to whole steps.
-Paths are relative to the directory the program is started in.
+
+Values are YAML 1.2: `true` or `false` (also `True`, `TRUE`), numbers such as `16`, `0x10`, `3e-4`;
+`yes`, `no`, `on` and `off` are no booleans. The value of `--set` is one line: a text in quotes, a
+list `[a, b]`, a mapping `{key: value}`, or else everything behind the `=` as it stands, so that
+`--set 'output=run #1'` needs no more quotes than the shell's. Aliases, tags and several documents
+in a file are refused.
+
+*Paths* are relative to the directory the program is started in. In the keys that hold one, in
+`base` and in the options of the command line, a leading `~` is the home directory (`~name` that of
+another user), `${NAME}` and `$NAME` are environment variables, which must be set; `$$` stands for
+`$`, `./~` for a file named `~`. The saved `config.yaml` has the path that came of it.
 )";
 
 std::string code(std::string_view text) {

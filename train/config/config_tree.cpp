@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/io/path_text.h"
 
 namespace adagate {
 namespace {
@@ -123,7 +124,8 @@ void ConfigTree::add_bases(ConfigNode& document, const std::string& path,
   for (const ConfigNode& name : names) {
     check(name.kind == Kind::scalar && !name.text.empty(),
           "{}: base: expected the path of a YAML file or a list of them", name.origin);
-    fs::path file = (fs::path(path).parent_path() / name.text).lexically_normal();
+    std::string written = named(name.origin + ": base", [&] { return expand_path(name.text); });
+    fs::path file = (fs::path(path).parent_path() / written).lexically_normal();
     std::error_code ignored;
     check(fs::exists(file, ignored), "{}: base: no such file: {}", name.origin, file.string());
     add_file(file.string(), open);
@@ -144,7 +146,7 @@ void ConfigTree::add_override(const std::string& assignment) {
   // Unprintable text would garble the message it is the origin of.
   std::string shown = quote(assignment);
   std::string origin = "--set " + shown.substr(1, shown.size() - 2);
-  ConfigNode value = parse_yaml(assignment.substr(equals + 1), origin, false);
+  ConfigNode value = parse_yaml_value(std::string_view(assignment).substr(equals + 1), origin);
   add_value(path, std::move(value), origin);
 }
 

@@ -29,6 +29,11 @@ struct ConfigNode {
 // `with_lines`: origins are "source:line" rather than just `source`.
 ConfigNode parse_yaml(const std::string& text, const std::string& source, bool with_lines = true);
 
+// One value in one line, as behind `--set key=`: a flow collection ([1, 2], {a: b}), a text in
+// quotes, or else a scalar that is all of `text` but spaces around it: neither '#' nor ':', '*' or
+// '-' means anything in it. Throws Error naming `origin`.
+ConfigNode parse_yaml_value(std::string_view text, const std::string& origin);
+
 // Throws Error naming `source` and the line when `text` is no UTF-8 text.
 void check_text(const std::string& text, const std::string& source, bool with_lines = false);
 
@@ -40,7 +45,7 @@ class ConfigTree {
   void add_file(const std::string& path);
   // A document from elsewhere, called `source` in messages; it has no base.
   void add_text(const std::string& text, const std::string& source);
-  // "key.path=value", as given to --set; the value is written as in YAML.
+  // "key.path=value", as given to --set; the value is what parse_yaml_value() takes.
   void add_override(const std::string& assignment);
   // A text as it is, given to an option of its own, which `origin` names.
   void add_text_value(const std::string& path, const std::string& text, const std::string& origin);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/base/fields.h"
+#include "core/io/path_text.h"
 
 namespace adagate {
 
@@ -55,6 +56,11 @@ class FieldLister {
              const Constraint& constraint = {}) {
     fields_.push_back({section_, std::string(key), yaml_text(value), std::string(type_name(value)),
                        std::string(doc), constraint});
+    if constexpr (std::is_same_v<T, std::string>) {
+      if (!constraint.is_path) return;
+      fields_.back().value = yaml_text(path_as_written(value));
+      fields_.back().type = "path";
+    }
   }
   template <class S>
   void section(std::string_view key, const S& value, std::string_view doc) {

@@ -38,15 +38,18 @@ class TreeBuilder : public YAML::EventHandler {
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
                 const std::string& value) override {
+    check_tag(tag, mark);
     add({.kind = Kind::scalar, .quoted = tag == "!", .text = value}, mark);
   }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
                        YAML::EmitterStyle::value) override {
+    check_tag(tag, mark);
     open({.kind = Kind::list}, mark);
   }
   void OnSequenceEnd() override { close(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
                   YAML::EmitterStyle::value) override {
+    check_tag(tag, mark);
     open({.kind = Kind::map}, mark);
   }
   void OnMapEnd() override { close(); }
@@ -60,6 +63,13 @@ class TreeBuilder : public YAML::EventHandler {
     std::string key = {};
     std::string key_origin = {};
   };
+
+  // yaml-cpp's own: "?" of a value as it stands, "!" of one in quotes.
+  void check_tag(const std::string& tag, const YAML::Mark& mark) const {
+    check(tag.empty() || tag == "?" || tag == "!",
+          "{}: tags (!name) are not supported; write the value alone, a text in quotes",
+          origin(mark));
+  }
 
   bool expects_key() const {
     return !frames_.empty() && frames_.back().node.kind == Kind::map && !frames_.back().has_key;
@@ -115,13 +125,40 @@ class TreeBuilder : public YAML::EventHandler {
   int values_ = 0;
 };
 
-// The remedy for what yaml-cpp says of a tab in place of spaces: "illegal map value".
-std::string_view tab_hint(const std::string& text, int line) {
+// The remedy for what yaml-cpp says of a tab in place of spaces, "illegal map value", and of a
+// variable among [] or {}, where its brace ends the value.
+std::string_view syntax_hint(const std::string& text, int line) {
   size_t begin = 0;
   for (; line > 0 && begin < text.size(); --line) begin = text.find('\n', begin) + 1;
   size_t end = std::min(text.find_first_not_of(" \t", begin), text.size());
-  bool tab = text.substr(begin, end - begin).find('\t') != std::string::npos;
-  return tab ? "; the line begins with a tab: indent it with spaces" : "";
+  if (text.substr(begin, end - begin).find('\t') != std::string::npos)
+    return "; the line begins with a tab: indent it with spaces";
+  if (text.find("${") != std::string::npos) return "; put a path with ${ in quotes";
+  return "";
+}
+
+constexpr const char* kSpaces = " \t\r\n";
+
+std::string_view trimmed(std::string_view text) {
+  size_t begin = std::min(text.find_first_not_of(kSpaces), text.size());
+  return text.substr(begin, text.find_last_not_of(kSpaces) + 1 - begin);
+}
+
+// In a flow collection or a quoted text, '#' behind a space begins a comment outside of quotes.
+bool has_comment(std::string_view text) {
+  char quote = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (quote == '"' && text[i] == '\\') {
+      ++i;
+    } else if (quote) {
+      if (text[i] == quote) quote = 0;
+    } else if (text[i] == '"' || text[i] == '\'') {
+      quote = text[i];
+    } else if (text[i] == '#' && i > 0 && std::strchr(kSpaces, text[i - 1])) {
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -158,8 +195,25 @@ ConfigNode parse_yaml(const std::string& text, const std::string& source, bool w
     if (root.origin.empty()) root.origin = source;
     return root;
   } catch (const YAML::Exception& e) {
-    fail("{}: YAML syntax: {}{}", builder.origin(e.mark), e.msg, tab_hint(text, e.mark.line));
+    fail("{}: YAML syntax: {}{}", builder.origin(e.mark), e.msg, syntax_hint(text, e.mark.line));
   }
+}
+
+ConfigNode parse_yaml_value(std::string_view text, const std::string& origin) {
+  std::string value(trimmed(text));
+  check(value.size() <= kMostBytes, "{}: is larger than {} KiB", origin, kMostBytes / 1024);
+  check_text(value, origin);
+  check(value.find_first_of("\r\n") == std::string::npos, "{}: the value has more than one line",
+        origin);
+  if (!value.empty() && std::strchr("[{\"'", value[0])) {
+    check(!has_comment(value),
+          "{}: # behind a space begins a comment in YAML; put the text in quotes", origin);
+    return parse_yaml(value, origin, false);
+  }
+  bool null =
+      value.empty() || value == "~" || value == "null" || value == "Null" || value == "NULL";
+  if (null) return {.kind = Kind::null, .origin = origin};
+  return {.kind = Kind::scalar, .text = std::move(value), .origin = origin};
 }
 
 }  // namespace adagate

@@ -44,10 +44,12 @@ struct DataConfig {
     v.field(
         "tokenizer", s.tokenizer,
         "byte: one token per byte; else the path of a GPT-2 byte-level BPE: a tokenizer.json, or "
-        "a folder with tokenizer.json, encoder.json + vocab.bpe, or vocab.json + merges.txt");
-    v.field("train", s.train, "training data: a token file (adagate tokenize) or a text file");
+        "a folder with tokenizer.json, encoder.json + vocab.bpe, or vocab.json + merges.txt",
+        a_path());
+    v.field("train", s.train, "training data: a token file (adagate tokenize) or a text file",
+            a_path());
     v.field("validation", s.validation,
-            "validation data: a token file or a text file; empty: see validation_share");
+            "validation data: a token file or a text file; empty: see validation_share", a_path());
     v.field("validation_share", s.validation_share,
             "share of the training data, its end, held out for validation; 0: none, then without "
             "validation there are no evaluations",
@@ -131,10 +133,12 @@ struct CheckpointConfig {
     v.field("save_at_end", s.save_at_end, "save when the training has ended");
     v.field("resume", s.resume,
             "none: start anew; auto: go on from the newest complete checkpoint in output, if any; "
-            "else the directory of a checkpoint, or of a run for its newest one");
+            "else the directory of a checkpoint, or of a run for its newest one",
+            a_path());
     v.field("initial_weights", s.initial_weights,
             "one safetensors file with every parameter by its global name, in place of random "
-            "initial weights; empty: random");
+            "initial weights; empty: random",
+            a_path());
   }
 };
 
@@ -157,7 +161,8 @@ struct RunConfig {
     v.field("precision", s.precision,
             "bf16: matrix products in bfloat16, with fp32 master weights and gate",
             one_of({"fp32", "bf16"}));
-    v.field("output", s.output, "directory of checkpoints, metrics.jsonl and the effective config");
+    v.field("output", s.output, "directory of checkpoints, metrics.jsonl and the effective config",
+            a_path());
     v.field("log_level", s.log_level, "least serious message shown",
             one_of({"debug", "info", "warning", "error"}));
     v.section("model", s.model, "the transformer");

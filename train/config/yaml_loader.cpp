@@ -1,9 +1,13 @@
 #include "train/config/yaml_loader.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <fmt/ranges.h>
+#include <utility>
+
+#include "core/io/path_text.h"
 
 namespace adagate {
 namespace {
@@ -30,19 +34,40 @@ std::string describe(const ConfigNode& node) {
   fail("expected {}, got {}", expected, describe(node));
 }
 
+bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// Numbers as YAML 1.2 has them: also 0x1F and 0o17 (whole ones); .inf and .nan are known, not
+// taken.
 template <class T>
 T number_of(const ConfigNode& node, std::string_view expected) {
   if (node.kind != Kind::scalar || node.quoted || node.text.empty()) wrong_type(node, expected);
   const char* begin = node.text.data();
   const char* end = begin + node.text.size();
-  if (*begin == '+' && end - begin > 1 && begin[1] != '-') ++begin;
   T value{};
-  auto [stop, error] = std::from_chars(begin, end, value);
+  std::from_chars_result result{};
+  int base = node.text.starts_with("0x") ? 16 : node.text.starts_with("0o") ? 8 : 10;
+  if (base != 10) {
+    uint64_t whole = 0;
+    result = std::from_chars(begin + 2, end, whole, base);
+    if (result.ec == std::errc() && !std::in_range<int64_t>(whole))
+      result.ec = std::errc::result_out_of_range;
+    value = static_cast<T>(whole);
+  } else {
+    if (*begin == '+' && end - begin > 1 && begin[1] != '-') ++begin;
+    result = std::from_chars(begin, end, value);
+  }
+  auto [stop, error] = result;
   if (error == std::errc::result_out_of_range && stop == end)
     fail("{} is beyond the range of a 64-bit number", quote(node.text));
+  if constexpr (std::is_same_v<T, double>) {
+    std::string_view word = std::string_view(node.text);
+    if (word.starts_with('+') || word.starts_with('-')) word.remove_prefix(1);
+    bool known = is_one_of(word, {".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"});
+    if (known || !std::isfinite(value)) wrong_type(node, "a finite number");
+  }
   if (error != std::errc() || stop != end) wrong_type(node, expected);
-  if constexpr (std::is_same_v<T, double>)
-    if (!std::isfinite(value)) wrong_type(node, "a finite number");
   return value;
 }
 
@@ -57,8 +82,13 @@ void check_bounds(double value, const std::string& text, const Constraint& c) {
   fail("must be at most {}, got {}", maximum, text);
 }
 
+std::string lower_case(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
 std::string suggestion(std::string_view word, const std::vector<std::string>& candidates) {
-  std::string nearest = nearest_word(word, candidates);
+  std::string nearest = nearest_word(lower_case(std::string(word)), candidates);
   return nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest);
 }
 
@@ -86,8 +116,14 @@ const std::string& word_of(const ConfigNode& node, std::string_view expected) {
 
 void read_value(const ConfigNode& node, const Constraint&, bool& value) {
   bool plain = node.kind == Kind::scalar && !node.quoted;
-  if (!plain || (node.text != "true" && node.text != "false")) wrong_type(node, "true or false");
-  value = node.text == "true";
+  value = plain && is_one_of(node.text, {"true", "True", "TRUE"});
+  if (value || (plain && is_one_of(node.text, {"false", "False", "FALSE"}))) return;
+  std::string word = plain ? lower_case(node.text) : "";
+  if (is_one_of(word, {"yes", "on", "y"}))
+    fail("expected true or false, got {}: write true", quote(node.text));
+  if (is_one_of(word, {"no", "off", "n"}))
+    fail("expected true or false, got {}: write false", quote(node.text));
+  wrong_type(node, "true or false");
 }
 
 void read_value(const ConfigNode& node, const Constraint& c, int64_t& value) {
@@ -102,7 +138,8 @@ void read_value(const ConfigNode& node, const Constraint& c, double& value) {
 
 void read_value(const ConfigNode& node, const Constraint& c, std::string& value) {
   if (c.choices.empty()) {
-    if (node.kind != Kind::null) value = word_of(node, "a text");
+    if (node.kind != Kind::null) value = word_of(node, c.is_path ? "a path" : "a text");
+    if (c.is_path) value = expand_path(value);
     return;  // nothing is the empty text
   }
   std::string expected = fmt::format("one of {}", fmt::join(c.choices, ", "));
@@ -138,9 +175,10 @@ const ConfigNode* ConfigReader::take_section(std::string_view key) {
   const ConfigNode* node = take(key);
   if (!node || node->kind == Kind::null) return nullptr;
   if (node->kind == Kind::map) return node;
-  report(*node, fmt::format("expected a mapping of keys (`{}:` and indented `key: value` lines), "
-                            "got {}",
-                            key, describe(*node)));
+  bool option = node->origin.starts_with("--set ");
+  std::string form =
+      option ? "`{key: value}`" : fmt::format("`{}:` and indented `key: value` lines", key);
+  report(*node, fmt::format("expected a mapping of keys ({}), got {}", form, describe(*node)));
   return nullptr;
 }
 
@@ -150,8 +188,9 @@ std::string ConfigReader::path_to(std::string_view key) const {
 
 void ConfigReader::report(const ConfigNode& node, const std::string& message) {
   std::string path = path_to(node.key);
-  // "--set a.b=c" names the key already.
-  bool named = node.origin.starts_with("--set " + path + "=");
+  // "--set a.b=c" and an option of its own (--output) name the key already.
+  bool named = node.origin.starts_with("--set ") ? node.origin.starts_with("--set " + path + "=")
+                                                 : node.origin.starts_with("--");
   problems_.messages.push_back(named ? fmt::format("{}: {}", node.origin, message)
                                      : fmt::format("{}: {}: {}", node.origin, path, message));
 }
