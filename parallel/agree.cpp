@@ -1,6 +1,29 @@
 #include "parallel/agree.h"
 
+#include <vector>
+
+#include "parallel/rank_names.h"
+
 namespace adagate {
+namespace {
+
+// " [rank 1, host b]" when the others had no error of their own: their files, disks and
+// environment are others. An error of rank 0 alone on one host is mostly that of work which it does
+// for all.
+std::string where(Communicator& ranks, bool failed) {
+  std::vector<int64_t> flags(static_cast<size_t>(ranks.size()));
+  int64_t flag = failed;
+  ranks.all_gather(&flag, flags.data(), 1, DType::i64);
+  RankNames names(ranks);
+  std::vector<int> failing;
+  for (int r = 0; r < ranks.size(); ++r)
+    if (flags[static_cast<size_t>(r)] != 0) failing.push_back(r);
+  bool all = failing.size() == flags.size();
+  if (all || (failing.back() == 0 && !names.several_hosts())) return "";
+  return " [on " + names.of(failing) + "]";
+}
+
+}  // namespace
 
 void agree(Communicator& ranks, const std::string& error) {
   // Lowest failing rank and its message's length in one reduction each; nothing more when all is
@@ -14,7 +37,7 @@ void agree(Communicator& ranks, const std::string& error) {
   std::string message = error;
   message.resize(static_cast<size_t>(length));
   ranks.broadcast(message.data(), length, DType::u8, root);
-  throw Error(message);
+  throw Error(message + where(ranks, !error.empty()));
 }
 
 }  // namespace adagate

@@ -9,7 +9,8 @@
 namespace adagate {
 
 // Collective. `error` is this rank's message, empty if all went well. Returns if all are empty,
-// else throws on every rank an Error with the message of the lowest failing rank.
+// else throws on every rank an Error with the message of the lowest failing rank and, where others
+// did not fail, the failing ranks and their hosts. `ranks` is the world.
 void agree(Communicator& ranks, const std::string& error);
 
 // Runs fn on this rank and agrees on the outcome. fn must not issue collectives of its own after a
