@@ -120,7 +120,8 @@ void check_supported(const Json& root, const Json& model, const std::string& nam
 
 std::string read_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
-  check(in.good(), "tokenizer file {}: cannot be opened ({})", path.string(), std::strerror(errno));
+  int error = errno;
+  check(in.good(), "tokenizer file {}: cannot be opened ({})", path.string(), std::strerror(error));
   std::ostringstream text;
   text << in.rdbuf();
   check(!in.bad() && !text.str().empty(), "tokenizer file {}: is empty or cannot be read",

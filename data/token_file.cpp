@@ -237,7 +237,8 @@ void TokenFileWriter::write_fully(const void* data, size_t size, int64_t at) {
   while (size > 0) {
     ssize_t done = pwrite(file_, from, size, at);
     if (done < 0 && errno == EINTR) continue;
-    check(done > 0, "token file {}: writing failed ({})", path_, std::strerror(errno));
+    int error = done < 0 ? errno : ENOSPC;  // a write of nothing sets no errno
+    check(done > 0, "token file {}: writing failed ({})", path_, std::strerror(error));
     from += done;
     at += done;
     size -= static_cast<size_t>(done);
@@ -256,11 +257,12 @@ void TokenFileWriter::finish() {
   header_.payload_hash = XXH3_64bits_digest(hash_->state.get());
   header_.header_hash = header_hash(header_);
   write_fully(&header_, kHeaderSize, 0);
-  bool stored = fsync(file_) == 0;
-  stored = close(file_) == 0 && stored;
+  // The first that fails says why.
+  int error = fsync(file_) == 0 ? 0 : errno;
+  if (close(file_) != 0 && error == 0) error = errno;
   file_ = -1;
-  if (!stored || std::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    int error = errno;
+  if (error == 0 && std::rename(temporary_.c_str(), path_.c_str()) != 0) error = errno;
+  if (error != 0) {
     unlink(temporary_.c_str());
     fail("token file {}: writing failed ({})", path_, std::strerror(error));
   }

@@ -95,7 +95,8 @@ class FileTokenizer {
 
 void FileTokenizer::add_file(const std::string& path, const std::function<void()>& report) {
   std::ifstream in(path, std::ios::binary);
-  check(in.good(), "text file {}: cannot be opened ({})", path, std::strerror(errno));
+  int error = errno;
+  check(in.good(), "text file {}: cannot be opened ({})", path, std::strerror(error));
   std::string text;
   size_t wanted = 16 * options_.piece_bytes;
   for (bool last = false; !last;) {

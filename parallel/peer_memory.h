@@ -21,8 +21,9 @@ class PeerMemory {
   virtual void* map(int peer, BufferName name) const = 0;
   // Whether copy_from works for buffers that are not mapped; the same on all ranks.
   virtual bool can_copy() const = 0;
-  virtual void copy_from(int peer, BufferName name, int64_t byte_offset, void* to,
-                         int64_t bytes) const = 0;
+  // 0, or the errno of why the peer's memory can't be read: it may have ended.
+  virtual int copy_from(int peer, BufferName name, int64_t byte_offset, void* to,
+                        int64_t bytes) const = 0;
 };
 
 }  // namespace adagate

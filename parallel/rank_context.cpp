@@ -177,6 +177,22 @@ void RankContext::check_health(int peer, const char* what) {
         describe(peer), own_world_rank(), what);
 }
 
+void RankContext::fail_unreadable(int peer, const char* what, int64_t bytes, int error) {
+  constexpr int64_t kPatienceNs = 1'000'000'000;
+  try {
+    for (int64_t start = now_ns(); now_ns() - start < kPatienceNs;) {
+      check_health(peer, what);
+      timespec nap{0, 5'000'000};
+      nanosleep(&nap, nullptr);
+    }
+    fail("rank {} cannot read {} bytes of {} in {}: {}", own_world_rank(), bytes, describe(peer),
+         what, std::strerror(error));
+  } catch (const Error& e) {
+    retreat(e.what());
+    throw;
+  }
+}
+
 void RankContext::fail_timeout(int peer, const char* what, double seconds) {
   fail("rank {} has waited {:.0f} s for {} in {}: it hangs, or makes other calls", own_world_rank(),
        seconds, describe(peer), what);

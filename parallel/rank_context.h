@@ -88,6 +88,10 @@ class RankContext {
   // Throws Error if a rank has failed, or `peer` (if >= 0) cannot come any more.
   void check_health(int peer, const char* what);
 
+  // Throws Error: `bytes` of the memory of `peer` could not be read, with this errno. Where it has
+  // failed or ended it says that instead; the kernel takes a process's memory before it tells.
+  [[noreturn]] void fail_unreadable(int peer, const char* what, int64_t bytes, int error);
+
   // This rank gives up with an error: tells the others, and returns when none uses its buffers.
   void retreat(std::string_view message);
 

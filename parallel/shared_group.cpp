@@ -91,6 +91,12 @@ std::vector<void*> SharedGroup::map_all() const {
   return buffers;
 }
 
+void SharedGroup::copy_from(int r, int64_t offset, void* to, int64_t bytes) {
+  const CallRecord& theirs = current(r);
+  int error = memory_->copy_from(member(r), theirs.buffer, offset, to, bytes);
+  if (error != 0) context_->fail_unreadable(member(r), name_of_call(theirs.call), bytes, error);
+}
+
 void SharedGroup::barrier() {
   if (size() == 1) return;
   ++meetings_;
@@ -119,8 +125,7 @@ void SharedGroup::combine_copied(const std::byte* own_data, int64_t first, int64
     sources_.clear();
     for (int r = 0; r < size(); ++r) {
       std::byte* part = scratch_.data() + r * kPieceBytes;
-      if (r != rank_)
-        memory_->copy_from(member(r), current(r).buffer, offset, part, bytes_of(n, dtype));
+      if (r != rank_) copy_from(r, offset, part, bytes_of(n, dtype));
       sources_.push_back(r == rank_ ? own_data + offset : part);
     }
     void* destination = to + bytes_of(begin - first, dtype);
@@ -137,8 +142,7 @@ void SharedGroup::sum_copied(std::byte* data, int64_t count, DType dtype, Reduce
     int r = (rank_ + i) % size();
     auto [begin, end] = slice_of(count, r, size());
     int64_t offset = bytes_of(begin, dtype);
-    memory_->copy_from(member(r), current(r).buffer, offset, data + offset,
-                       bytes_of(end - begin, dtype));
+    copy_from(r, offset, data + offset, bytes_of(end - begin, dtype));
   }
 }
 
@@ -189,7 +193,7 @@ bool SharedGroup::all_gather(const void* send, void* recv, int64_t count, DType 
       else if (!buffers.empty())
         copy_bytes(to + r * bytes, buffers[static_cast<size_t>(r)], bytes);
       else
-        memory_->copy_from(member(r), current(r).buffer, 0, to + r * bytes, bytes);
+        copy_from(r, 0, to + r * bytes, bytes);
     }
   }
   leave();
@@ -244,7 +248,7 @@ bool SharedGroup::broadcast(void* data, int64_t count, DType dtype, int root) {
     if (!buffers.empty())
       copy_bytes(data, buffers[static_cast<size_t>(root)], bytes);
     else
-      memory_->copy_from(member(root), current(root).buffer, 0, data, bytes);
+      copy_from(root, 0, data, bytes);
   }
   leave();
   return true;
@@ -311,7 +315,7 @@ std::string SharedGroup::pull_rows(const AllToAllV& x, std::span<const std::byte
     else if (from[source])
       copy_bytes(to, from[source] + offset, bytes);
     else if (bytes > 0)
-      memory_->copy_from(member(r), current(r).buffer, offset, to, bytes);
+      copy_from(r, offset, to, bytes);
   }
   return disagreement;
 }

@@ -102,6 +102,8 @@ class SharedGroup : public Progress, public std::enable_shared_from_this<SharedG
   void leave();  // waits until all ranks are done with the buffers of this call
   void wait_all(Signal RankBoard::*signal, uint32_t target, Call call);
   void compare(const CallRecord& mine, const CallRecord& theirs, int rank) const;
+  // Bytes from `offset` on of rank r's buffer of this call, which is not mapped. Throws Error.
+  void copy_from(int r, int64_t offset, void* to, int64_t bytes);
   // The buffers of all ranks, or empty when one is not mapped.
   std::vector<void*> map_all() const;
   const CallRecord& current(int rank) const { return boards_[rank].calls[meetings_ & 1]; }

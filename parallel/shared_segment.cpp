@@ -94,41 +94,40 @@ void* ProcessMemory::map(int peer, BufferName name) const {
   return nullptr;
 }
 
-bool ProcessMemory::read(int peer, uint64_t address, void* to, size_t bytes) const {
+int ProcessMemory::read(int peer, uint64_t address, void* to, size_t bytes) const {
   auto id = static_cast<pid_t>(process_ids_[static_cast<size_t>(peer)]);
   while (bytes > 0) {
     iovec local{to, bytes}, remote{reinterpret_cast<void*>(address), bytes};
     ssize_t got = process_vm_readv(id, &local, 1, &remote, 1, 0);
-    if (got <= 0) return false;
+    if (got < 0) return errno;
+    if (got == 0) return EFAULT;
     to = static_cast<std::byte*>(to) + got;
     address += static_cast<uint64_t>(got);
     bytes -= static_cast<size_t>(got);
   }
-  return true;
+  return 0;
 }
 
 bool ProcessMemory::probe(const std::vector<uint64_t>& addresses, uint64_t expected) const {
   for (size_t peer = 0; peer < addresses.size(); ++peer) {
     uint64_t value = 0;
     if (static_cast<int>(peer) == self_) continue;
-    if (!read(static_cast<int>(peer), addresses[peer], &value, sizeof(value))) return false;
+    if (read(static_cast<int>(peer), addresses[peer], &value, sizeof(value)) != 0) return false;
     if (value != expected) return false;
   }
   return true;
 }
 
-void ProcessMemory::copy_from(int peer, BufferName name, int64_t byte_offset, void* to,
-                              int64_t bytes) const {
-  if (bytes <= 0) return;
+int ProcessMemory::copy_from(int peer, BufferName name, int64_t byte_offset, void* to,
+                             int64_t bytes) const {
+  if (bytes <= 0) return 0;
   auto size = static_cast<size_t>(bytes);
   if (void* mapped = map(peer, name)) {
     std::memcpy(to, static_cast<std::byte*>(mapped) + byte_offset, size);
-    return;
+    return 0;
   }
   check(name.segment == 0, "a buffer lies in shared memory that this rank does not map");
-  check(read(peer, name.offset + static_cast<uint64_t>(byte_offset), to, size),
-        "cannot read {} bytes of process {}: {}", bytes, process_ids_[static_cast<size_t>(peer)],
-        std::strerror(errno));
+  return read(peer, name.offset + static_cast<uint64_t>(byte_offset), to, size);
 }
 
 }  // namespace adagate

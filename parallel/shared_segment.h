@@ -43,11 +43,11 @@ class ProcessMemory final : public PeerMemory {
   BufferName name(const void* data) const override;
   void* map(int peer, BufferName name) const override;
   bool can_copy() const override { return can_copy_; }
-  void copy_from(int peer, BufferName name, int64_t byte_offset, void* to,
-                 int64_t bytes) const override;
+  int copy_from(int peer, BufferName name, int64_t byte_offset, void* to,
+                int64_t bytes) const override;
 
  private:
-  bool read(int peer, uint64_t address, void* to, size_t bytes) const;
+  int read(int peer, uint64_t address, void* to, size_t bytes) const;  // 0 or errno
 
   int self_;
   std::vector<int64_t> process_ids_;

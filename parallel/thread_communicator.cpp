@@ -25,7 +25,7 @@ class ThreadMemory final : public PeerMemory {
   }
   void* map(int, BufferName name) const override { return reinterpret_cast<void*>(name.offset); }
   bool can_copy() const override { return false; }
-  void copy_from(int, BufferName, int64_t, void*, int64_t) const override {}
+  int copy_from(int, BufferName, int64_t, void*, int64_t) const override { return 0; }
 
  private:
   uint64_t nothing_ = 0;

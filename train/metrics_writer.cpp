@@ -47,7 +47,7 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& path, int64_t resumed_
   std::string kept = std::filesystem::exists(path, error) ? lines_until(path, resumed_step) : "";
   write_file_atomically(path, kept);
   file_ = std::fopen(path.c_str(), "a");
-  if (!file_) fail("can't write {}: {}", path.string(), write_remedy(errno));
+  if (!file_) fail_to_write(path, errno);
 }
 
 MetricsWriter::~MetricsWriter() {
@@ -56,9 +56,7 @@ MetricsWriter::~MetricsWriter() {
 
 void MetricsWriter::write(const std::string& line) {
   bool ok = std::fwrite(line.data(), 1, line.size(), file_) == line.size();
-  if (!ok || std::fflush(file_) != 0) {
-    fail("can't write {}: {}", path_.string(), write_remedy(errno));
-  }
+  if (!ok || std::fflush(file_) != 0) fail_to_write(path_, errno);
 }
 
 void MetricsWriter::on_step(const StepReport& r) {

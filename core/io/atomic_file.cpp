@@ -37,10 +37,14 @@ std::string write_remedy(int error) {
   }
 }
 
+void fail_to_write(const fs::path& path, int error) {
+  fail("can't write {}: {}", path.string(), write_remedy(error));
+}
+
 AtomicFile::AtomicFile(fs::path path)
     : path_(std::move(path)), temporary_(path_.string() + fmt::format(".tmp-{}", getpid())) {
   fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("can't write {}: {}", path_.string(), write_remedy(errno));
+  if (fd_ < 0) fail_to_write(path_, errno);
 }
 
 AtomicFile::~AtomicFile() {
@@ -53,19 +57,17 @@ void AtomicFile::write(const void* data, size_t bytes) {
   while (bytes > 0) {
     ssize_t n = ::write(fd_, p, bytes);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("can't write {}: {}", path_.string(), write_remedy(errno));
+    if (n < 0) fail_to_write(path_, errno);
     p += n;
     bytes -= static_cast<size_t>(n);
   }
 }
 
 void AtomicFile::commit() {
-  if (fsync(fd_) != 0) fail("can't write {}: {}", path_.string(), write_remedy(errno));
+  if (fsync(fd_) != 0) fail_to_write(path_, errno);
   int fd = std::exchange(fd_, -1);
-  if (close(fd) != 0) fail("can't write {}: {}", path_.string(), write_remedy(errno));
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) {
-    fail("can't write {}: {}", path_.string(), write_remedy(errno));
-  }
+  if (close(fd) != 0) fail_to_write(path_, errno);
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) fail_to_write(path_, errno);
   committed_ = true;
   sync_directory(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
 }
@@ -82,9 +84,11 @@ std::string read_text_file(const fs::path& path, std::string_view what) {
   check(!fs::is_directory(path, error), "{} {} is a directory, a file is expected", what,
         path.string());
   std::ifstream in(path, std::ios::binary);
+  int opening = errno;  // before another call sets it
+  check(in.good(), "can't read {} {}: {}", what, path.string(), std::strerror(opening));
   std::ostringstream text;
   text << in.rdbuf();
-  check(in.good() || in.eof(), "can't read {} {}: {}", what, path.string(), std::strerror(errno));
+  check(in.good(), "can't read {} {}", what, path.string());
   return std::move(text).str();
 }
 
@@ -106,7 +110,8 @@ void sync_directory(const fs::path& path) {
 
 MappedFile::MappedFile(const fs::path& path) {
   int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail("can't read {}: {}", path.string(), std::strerror(errno));
+  int opening = errno;
+  if (fd < 0) fail("can't read {}: {}", path.string(), std::strerror(opening));
   struct stat info = {};
   bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
   size_ = regular ? static_cast<size_t>(info.st_size) : 0;

@@ -39,6 +39,8 @@ void make_directories(const std::filesystem::path& path);
 // Flushes a directory's entries to disk.
 void sync_directory(const std::filesystem::path& path);
 
+// Throws Error: "can't write PATH: " and the remedy for this errno.
+[[noreturn]] void fail_to_write(const std::filesystem::path& path, int error);
 // A remedy for errno in a write: "the disk is full: free some space", "read-only file system: ...".
 std::string write_remedy(int error);
 
