@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "core/base/counted.h"
 #include "core/base/log.h"
@@ -11,8 +10,8 @@
 #include "parallel/agree.h"
 #include "parallel/watchdog.h"
 #include "train/config/config_writer.h"
-#include "train/config/yaml_loader.h"
 #include "train/flops.h"
+#include "train/resume.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
 #include "train/text_data.h"
@@ -23,28 +22,6 @@ namespace {
 
 constexpr int kMaxSkippedSteps = 20;    // in a row; then the run has diverged for good
 constexpr int64_t kEvaluationRows = 8;  // samples of a batch
-
-// What a resumed run must have as it was, and neither tensors nor positions would show.
-constexpr std::string_view kFixedKeys[] = {"model.heads",        "model.rotary_base",
-                                           "model.norm_epsilon", "model.activation",
-                                           "data.shuffle",       "data.keep_last_batch"};
-
-// A whole number among what the trainer adds to a checkpoint's state.
-int64_t number_in(const TrainingState& state, const std::string& name) {
-  auto it = state.extra.find(name);
-  int64_t value = 0;
-  bool number = it != state.extra.end() && !it->second.empty();
-  if (number) {
-    const char *begin = it->second.data(), *end = begin + it->second.size();
-    auto [stop, error] = std::from_chars(begin, end, value);
-    number = error == std::errc() && stop == end;
-  }
-  check(number,
-        "resume: the checkpoint's manifest has no number {}: it is damaged, or no training run "
-        "wrote it",
-        name);
-  return value;
-}
 
 double seconds_since(PhaseTimer::Clock::time_point start) {
   return std::chrono::duration<double>(PhaseTimer::Clock::now() - start).count();
@@ -80,7 +57,9 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                                          mesh_.world->rank(), mesh_.world->size(),
                                          static_cast<int>(config_.data.prefetch));
   plan_steps();
-  if (saved_step_ >= 0) restore_position();
+  if (saved_step_ >= 0) {
+    on_all_ranks(*mesh_.world, [&] { restore_position(state_, config_, data_hash(), *loader_); });
+  }
   claim_output();
   output_lock_ = output.keep();
 }
@@ -222,59 +201,20 @@ std::optional<fs::path> Trainer::checkpoint_to_resume() {
 
 void Trainer::load_state() {
   if (!resumed_from_) return;
-  on_all_ranks(*mesh_.world, [&] { check_resumable(*resumed_from_); });
+  on_all_ranks(*mesh_.world, [&] { check_resumable(*resumed_from_, config_, *tokenizer_); });
   state_ = load_checkpoint(*resumed_from_, checkpoint_tensors(), mesh_).state;
   trim_allocator();
   store_->refresh_compute();
-  on_all_ranks(*mesh_.world,
-               [&] { optimizer_->set_steps(state_.step - number_in(state_, "skipped_steps")); });
+  RunRecord record;
+  on_all_ranks(*mesh_.world, [&] { record = RunRecord::read(state_); });
+  optimizer_->set_steps(state_.step - record.skipped_steps);
   saved_step_ = start_step_ = state_.step;
-  evaluation_due_ = state_.extra["evaluation_due"] == "1";  // earlier versions saved none
+  evaluation_due_ = record.evaluation_due;
   log::info("resumed from {} at step {}", resumed_from_->string(), state_.step);
 }
 
-void Trainer::restore_position() {
-  on_all_ranks(*mesh_.world, [&] {
-    const std::string& text = state_.extra["data_hash"];  // earlier versions saved none
-    check(text.empty() || text == data_hash(),
-          "data.train is {}, whose text is not the one that the saved run was trained on: resume "
-          "on the same data, or start anew in another --output",
-          config_.data.train);
-    DataState data = loader_->state();
-    data.position = {state_.epoch, state_.epoch_step};
-    data.seed = static_cast<uint64_t>(number_in(state_, "seed"));
-    data.dataset_size = number_in(state_, "dataset_size");
-    data.global_batch = number_in(state_, "global_batch");
-    loader_->restore(data);
-  });
-}
-
 std::string Trainer::data_hash() const {
-  return fmt::format("{:016x}", data_.train_text->view().payload_hash());
-}
-
-// The tensors alone would not show that their numbers stand for other tokens.
-void Trainer::check_resumable(const fs::path& checkpoint) const {
-  Manifest manifest = read_manifest(checkpoint);
-  auto& extra = manifest.state.extra;
-  check(
-      extra["tokenizer_hash"] == fmt::format("{:016x}", tokenizer_->hash()),
-      "{} was trained with another tokenizer ({}, hash {}) than data.tokenizer {} (hash {:016x}): "
-      "name that one, or start anew in another --output",
-      checkpoint.string(), extra["tokenizer"], extra["tokenizer_hash"], config_.data.tokenizer,
-      tokenizer_->hash());
-  ConfigTree tree;
-  tree.add_text(manifest.config_yaml, (checkpoint / "manifest.json").string());
-  auto then = list_fields(read_config<RunConfig>(tree)), now = list_fields(config_);
-  for (size_t i = 0; i < now.size(); ++i) {
-    std::string key = now[i].section + "." + now[i].key;
-    bool fixed =
-        std::find(std::begin(kFixedKeys), std::end(kFixedKeys), key) != std::end(kFixedKeys);
-    check(!fixed || now[i].value == then[i].value,
-          "{} is {}, but the run that saved {} had {}: resume with that, or start anew in another "
-          "--output",
-          key, now[i].value, checkpoint.string(), then[i].value);
-  }
+  return hash_text(data_.train_text->view().payload_hash());
 }
 
 void Trainer::save() {
@@ -283,14 +223,15 @@ void Trainer::save() {
   DataState data = loader_->state();
   state_.epoch = data.position.epoch;
   state_.epoch_step = data.position.step;
-  state_.extra["seed"] = std::to_string(data.seed);
-  state_.extra["dataset_size"] = std::to_string(data.dataset_size);
-  state_.extra["global_batch"] = std::to_string(data.global_batch);
-  state_.extra["skipped_steps"] = std::to_string(state_.step - optimizer_->steps());
-  state_.extra["evaluation_due"] = evaluation_due_ ? "1" : "0";
-  state_.extra["data_hash"] = data_hash();
-  state_.extra["tokenizer"] = config_.data.tokenizer;
-  state_.extra["tokenizer_hash"] = fmt::format("{:016x}", tokenizer_->hash());
+  RunRecord{.seed = static_cast<int64_t>(data.seed),
+            .dataset_size = data.dataset_size,
+            .global_batch = data.global_batch,
+            .skipped_steps = state_.step - optimizer_->steps(),
+            .evaluation_due = evaluation_due_,
+            .data_hash = data_hash(),
+            .tokenizer = config_.data.tokenizer,
+            .tokenizer_hash = hash_text(tokenizer_->hash())}
+      .write(state_);
   fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
                                   options_.config_yaml, mesh_, config_.checkpoint.keep);
   saved_step_ = state_.step;

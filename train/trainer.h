@@ -63,8 +63,6 @@ class Trainer {
   // those of later steps where it goes back.
   std::vector<std::filesystem::path> abandoned_checkpoints() const;
   void load_state();
-  void restore_position();
-  void check_resumable(const std::filesystem::path& checkpoint) const;
   std::string data_hash() const;  // of the training text's tokens
   std::vector<CheckpointTensor> checkpoint_tensors();
   StepReport one_step();
