@@ -284,7 +284,8 @@ class Dependencies(unittest.TestCase):
     # What a source includes of each library that CMake asks for.
     HEADERS = {"Threads": "<thread>", "MPI": "<mpi.h>", "Eigen3": "<Eigen/",
                "yaml-cpp": "<yaml-cpp/", "CLI11": "<CLI/", "fmt": "<fmt/", "spdlog": "<spdlog/",
-               "OpenMP": "<omp.h>", "nlohmann_json": "<nlohmann/", "libxxhash": "<xxhash.h>", "OneDnn": "<oneapi/dnnl/"}
+               "OpenMP": "<omp.h>", "nlohmann_json": "<nlohmann/", "libxxhash": "<xxhash.h>",
+               "OneDnn": "<oneapi/dnnl/"}
 
     def test_each_is_included_by_a_source(self):
         wanted = set()
