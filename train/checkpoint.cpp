@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <fcntl.h>
+#include <memory>
 #include <set>
-#include <stdio.h>
-#include <unistd.h>
 
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
@@ -20,31 +18,6 @@ namespace {
 constexpr const char* kOtherModel =
     "it is a checkpoint of another model; go on with the model and moe sections it was trained "
     "with, or start anew in another output directory";
-
-// Step of a complete checkpoint's directory, -1 for anything else.
-int64_t step_of(const fs::path& path) {
-  std::string name = path.filename().string();
-  if (name.rfind("step-", 0) != 0 || name.size() > 20) return -1;
-  if (name.find_first_not_of("0123456789", 5) != std::string::npos || name.size() == 5) return -1;
-  std::error_code error;
-  return fs::exists(path / kManifestFile, error) ? std::stoll(name.substr(5)) : -1;
-}
-
-// Puts `temporary` in the place of `final` in one atomic step, also when `final` exists.
-void move_into_place(const fs::path& temporary, const fs::path& final) {
-  std::error_code error;
-  if (fs::exists(final, error)) {
-    if (renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) == 0) {
-      sync_directory(final.parent_path());
-      remove_checkpoint(temporary);
-      return;
-    }
-    remove_checkpoint(final);  // a file system without exchange
-  }
-  fs::rename(temporary, final, error);
-  if (error) fail("can't write {}: {}", final.string(), write_remedy(error.value()));
-  sync_directory(final.parent_path());
-}
 
 // The part of a rank's tensor that is slice [begin, begin + count) of the whole.
 Tensor local_piece(const CheckpointTensor& t, int64_t begin, int64_t count) {
@@ -74,48 +47,23 @@ Manifest describe(const std::vector<CheckpointTensor>& tensors,
 
 }  // namespace
 
-std::vector<std::pair<int64_t, fs::path>> complete_checkpoints(const fs::path& directory) {
-  std::vector<std::pair<int64_t, fs::path>> found;
-  std::error_code error;
-  for (auto& entry : fs::directory_iterator(directory, error)) {
-    if (int64_t step = step_of(entry.path()); step >= 0) found.emplace_back(step, entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
-void remove_checkpoint(const fs::path& path) {
-  std::error_code error;
-  fs::remove(path / kManifestFile, error);
-  sync_directory(path);
-  fs::remove_all(path, error);
-}
-
-void clean_checkpoints(const fs::path& directory) {
-  std::error_code error;
-  for (auto& entry : fs::directory_iterator(directory, error)) {
-    std::string name = entry.path().filename().string();
-    bool temporary = name.rfind(".step-", 0) == 0;
-    bool headless =
-        name.rfind("step-", 0) == 0 && entry.is_directory() && step_of(entry.path()) < 0;
-    if (temporary || headless) fs::remove_all(entry.path(), error);
-  }
-}
-
 fs::path save_checkpoint(const fs::path& directory, const std::vector<CheckpointTensor>& tensors,
                          const TrainingState& state, const std::string& config_yaml,
                          const Mesh& mesh, int64_t keep) {
   Communicator& world = *mesh.world;
   int64_t rank = world.rank(), ranks = world.size();
   fs::path final = directory / step_name(state.step);
-  fs::path temporary = directory / ("." + step_name(state.step) + ".tmp");
+  fs::path temporary = directory / half_written_name(state.step);
   auto plan = plan_slices(tensors, ranks, mesh.expert_parallel());
+  bool made = false;
   try {
     on_all_ranks(world, [&] {
       if (rank != 0) return;
       make_directories(directory);
+      check_checkpoint_names(directory, state.step, state.step);
       clean_checkpoints(directory);
-      make_directories(temporary);
+      make_half_written(directory, state.step);
+      made = true;
     });
     int64_t written[2] = {0, 0};  // bytes and checksum of this rank's shard
     on_all_ranks(world, [&] {
@@ -142,39 +90,22 @@ fs::path save_checkpoint(const fs::path& directory, const std::vector<Checkpoint
         manifest.shards.push_back(shard);
       }
       write_file_atomically(temporary / kManifestFile, manifest_to_json(manifest));
-      move_into_place(temporary, final);
-      auto complete = complete_checkpoints(directory);
-      int64_t surplus = keep > 0 ? static_cast<int64_t>(complete.size()) - keep : 0;
-      for (auto& [step, path] : complete) {
-        if (surplus-- <= 0) break;
-        if (path != final) remove_checkpoint(path);
-      }
+      put_in_place(temporary, final);
+      rotate_checkpoints(directory, keep, final);
     });
   } catch (const Error& e) {
-    if (rank == 0) {
-      std::error_code error;
-      fs::remove_all(temporary, error);
-    }
+    if (made) remove_checkpoint(temporary);
     fail("the checkpoint of step {} was not saved: {}", state.step, e.what());
   }
   return final;
-}
-
-std::optional<fs::path> find_latest(const fs::path& directory, int64_t before) {
-  auto complete = complete_checkpoints(directory);
-  while (!complete.empty() && complete.back().first >= before) complete.pop_back();
-  if (complete.empty()) return std::nullopt;
-  return complete.back().second;
 }
 
 namespace {
 
 // Adds to a message about `path` which checkpoint to take instead.
 std::string with_alternative(const fs::path& path, const std::string& message) {
-  std::string name = path.filename().string();
-  bool step = name.rfind("step-", 0) == 0 && name.size() > 5 && name.size() <= 20 &&
-              name.find_first_not_of("0123456789", 5) == std::string::npos;
-  auto previous = find_latest(path.parent_path(), step ? std::stoll(name.substr(5)) : INT64_MAX);
+  int64_t step = step_in(path.filename().string()).value_or(INT64_MAX);
+  auto previous = find_latest(path.parent_path(), step);
   if (!previous || *previous == path) return message;
   return fmt::format("{}; the checkpoint before it is {} (--resume={} --overwrite)", message,
                      previous->filename().string(), previous->string());

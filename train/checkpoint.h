@@ -6,13 +6,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/nn/parameter.h"
 #include "parallel/mesh.h"
+#include "train/run_directory.h"
 
 namespace adagate {
 
@@ -80,21 +79,6 @@ Manifest read_manifest(const std::filesystem::path& path);
 // tensor of the kinds asked for must be asked for.
 Manifest load_checkpoint(const std::filesystem::path& path,
                          const std::vector<CheckpointTensor>& tensors, const Mesh& mesh);
-
-// Steps and paths of the complete checkpoints below `directory`, lowest step first.
-std::vector<std::pair<int64_t, std::filesystem::path>> complete_checkpoints(
-    const std::filesystem::path& directory);
-
-// The manifest goes first, without which a directory is no checkpoint: a kill in between leaves no
-// half one.
-void remove_checkpoint(const std::filesystem::path& path);
-
-// Removes what killed runs have left below `directory`: half-written and half-removed checkpoints.
-void clean_checkpoints(const std::filesystem::path& directory);
-
-// The complete checkpoint with the highest step below `directory`; `before`: only steps below it.
-std::optional<std::filesystem::path> find_latest(const std::filesystem::path& directory,
-                                                 int64_t before = INT64_MAX);
 
 // Fills parameters from one plain safetensors file by their global names; the file's and the
 // model's names must be the same set.

@@ -27,14 +27,6 @@ DType dtype_from(const std::string& name) {
 
 }  // namespace
 
-std::string step_name(int64_t step) {
-  return fmt::format("step-{:08}", step);
-}
-
-std::string shard_name(int64_t shard, int64_t shards) {
-  return fmt::format("shard-{:05}-of-{:05}.safetensors", shard, shards);
-}
-
 Shape global_shape(const Parameter& parameter) {
   Shape shape = parameter.spec().shape;
   if (parameter.spec().global_dim0 > 0) shape[0] = parameter.spec().global_dim0;

@@ -5,13 +5,9 @@
 #include <vector>
 
 #include "train/checkpoint.h"
+#include "train/run_directory.h"
 
 namespace adagate {
-
-constexpr const char* kManifestFile = "manifest.json";
-
-std::string step_name(int64_t step);  // "step-00000100"
-std::string shard_name(int64_t shard, int64_t shards);
 
 // Shape over all ranks of a tensor shaped like `parameter`.
 Shape global_shape(const Parameter& parameter);

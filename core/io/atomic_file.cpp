@@ -1,5 +1,6 @@
 #include "core/io/atomic_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -41,9 +42,21 @@ void fail_to_write(const fs::path& path, int error) {
   fail("can't write {}: {}", path.string(), write_remedy(error));
 }
 
-AtomicFile::AtomicFile(fs::path path)
-    : path_(std::move(path)), temporary_(path_.string() + fmt::format(".tmp-{}", getpid())) {
-  fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+int open_temporary(const fs::path& path, std::string& name, unsigned mode) {
+  constexpr int kMostNames = 1000;
+  const std::string first = path.string() + fmt::format(".tmp-{}", getpid());
+  int fd = -1;
+  // A name that is taken is that of someone else's file, or of a killed process with this id.
+  for (int n = 1; fd < 0 && n <= kMostNames; ++n) {
+    name = n == 1 ? first : fmt::format("{}-{}", first, n);
+    fd = open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    if (fd < 0 && errno != EEXIST) break;
+  }
+  return fd;
+}
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  fd_ = open_temporary(path_, temporary_, 0644);
   if (fd_ < 0) fail_to_write(path_, errno);
 }
 
@@ -72,6 +85,20 @@ void AtomicFile::commit() {
   sync_directory(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
 }
 
+std::optional<std::string> final_name(const std::string& name) {
+  constexpr std::string_view kMark = ".tmp-";
+  size_t mark = name.rfind(kMark);
+  if (mark == std::string::npos || mark == 0) return std::nullopt;
+  std::string_view rest = std::string_view(name).substr(mark + kMark.size());
+  size_t dash = std::min(rest.find('-'), rest.size());
+  auto is_number = [](std::string_view text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  bool own =
+      is_number(rest.substr(0, dash)) && (dash == rest.size() || is_number(rest.substr(dash + 1)));
+  return own ? std::optional(name.substr(0, mark)) : std::nullopt;
+}
+
 void write_file_atomically(const fs::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);
@@ -92,13 +119,23 @@ std::string read_text_file(const fs::path& path, std::string_view what) {
   return std::move(text).str();
 }
 
-void make_directories(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error || !fs::is_directory(path)) {
-    fail("can't make the directory {}: {}", path.string(),
-         write_remedy(error ? error.value() : ENOTDIR));
+std::vector<fs::path> make_directories(const fs::path& path) {
+  std::error_code ignored;
+  std::vector<fs::path> missing, made;
+  for (fs::path p = path; !p.empty() && !fs::exists(p, ignored); p = p.parent_path())
+    missing.push_back(p);
+  int error = 0;
+  for (auto p = missing.rbegin(); p != missing.rend() && error == 0; ++p) {
+    if (mkdir(p->c_str(), 0777) == 0) {
+      made.push_back(*p);
+    } else if (errno != EEXIST) {  // another process may have made it meanwhile
+      error = errno;
+    }
   }
+  if (error == 0 && !fs::is_directory(path, ignored)) error = ENOTDIR;
+  if (error == 0) return made;
+  for (auto p = made.rbegin(); p != made.rend(); ++p) rmdir(p->c_str());
+  fail("can't make the directory {}: {}", path.string(), write_remedy(error));
 }
 
 void sync_directory(const fs::path& path) {

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <filesystem>
+#include <optional>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <thread>
@@ -18,25 +19,32 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// A pipe in the place where AtomicFile writes before it renames: it takes little at a time, and
-// cannot be brought to disk.
-class PipeInPlaceOf {
+// An atomic file behind whose back its file is a pipe: it takes little at a time, and cannot be
+// brought to disk.
+class AtomicPipe {
  public:
-  explicit PipeInPlaceOf(const fs::path& path)
-      : pipe_(path.string() + ".tmp-" + std::to_string(getpid())) {
-    REQUIRE(mkfifo(pipe_.c_str(), 0600) == 0);
-    reader_ = open(pipe_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    REQUIRE(reader_ >= 0);
+  explicit AtomicPipe(const fs::path& path) {
+    int fd = open("/dev/null", O_RDONLY);  // the lowest that is free: the next file's
+    close(fd);
+    file_.emplace(path);
+    int ends[2];
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    reader_ = ends[0];
+    fcntl(reader_, F_SETFL, O_NONBLOCK);
+    REQUIRE(dup2(ends[1], fd) == fd);
+    close(ends[1]);
   }
-  ~PipeInPlaceOf() { close(reader_); }
-  PipeInPlaceOf(const PipeInPlaceOf&) = delete;
-  PipeInPlaceOf& operator=(const PipeInPlaceOf&) = delete;
+  ~AtomicPipe() { close(reader_); }
+  AtomicPipe(const AtomicPipe&) = delete;
+  AtomicPipe& operator=(const AtomicPipe&) = delete;
 
+  AtomicFile& file() { return *file_; }
+  void close_file() { file_.reset(); }
   int reader() const { return reader_; }
 
  private:
-  std::string pipe_;
-  int reader_;
+  std::optional<AtomicFile> file_;
+  int reader_ = -1;
 };
 
 // Signals that interrupt a system call and do nothing else.
@@ -74,7 +82,7 @@ TEST_CASE("atomic file: an abandoned write leaves the old content") {
 
 TEST_CASE("atomic file: a write that the system cuts short goes on where it stopped") {
   TempFolder folder;
-  PipeInPlaceOf pipe(folder.path("data"));
+  AtomicPipe pipe(folder.path("data"));
   Interruptions interruptions;
   std::string sent(300'000, '\0'), received;
   for (size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<char>(i % 251);
@@ -82,11 +90,11 @@ TEST_CASE("atomic file: a write that the system cuts short goes on where it stop
   std::atomic<bool> done = false;
   std::thread writer([&] {
     try {
-      AtomicFile file(folder.path("data"));
-      file.write(sent);
+      pipe.file().write(sent);
     } catch (const Error& e) {
       error = e.what();
     }
+    pipe.close_file();
     done = true;
   });
   char piece[7'000];
@@ -110,11 +118,38 @@ TEST_CASE("atomic file: what can't be brought to disk is not committed") {
   TempFolder folder;
   write_file_atomically(folder.path("text"), "old");
   {
-    PipeInPlaceOf pipe(folder.path("text"));  // refuses fsync
-    AtomicFile file(folder.path("text"));
-    file.write("new");
-    CHECK_THROWS_WITH(file.commit(), Catch::Contains("can't write " + folder.path("text")));
+    AtomicPipe pipe(folder.path("text"));  // refuses fsync
+    pipe.file().write("new");
+    CHECK_THROWS_WITH(pipe.file().commit(), Catch::Contains("can't write " + folder.path("text")));
   }
   CHECK(fs::is_regular_file(folder.path("text")));
   CHECK(folder.read("text") == "old");
+}
+
+TEST_CASE("atomic file: a temporary's name that is taken is left to whoever has it") {
+  TempFolder folder;
+  const std::string taken = "text.tmp-" + std::to_string(getpid());
+  folder.write(taken, "mine");
+  folder.write("target", "untouched");
+  fs::create_symlink("target", folder.path(taken + "-2"));
+  write_file_atomically(folder.path("text"), "new");
+  {
+    AtomicFile abandoned(folder.path("text"));
+    abandoned.write("newer");
+  }
+  CHECK(folder.read("text") == "new");
+  CHECK(folder.read(taken) == "mine");
+  CHECK(fs::is_symlink(folder.path(taken + "-2")));
+  CHECK(folder.read("target") == "untouched");
+  CHECK(std::distance(fs::directory_iterator(folder.path()), {}) == 4);
+}
+
+TEST_CASE("atomic file: names of temporaries, and of nothing else") {
+  CHECK(final_name("config.yaml.tmp-12") == "config.yaml");
+  CHECK(final_name("a.tmp-1.tmp-12-3") == "a.tmp-1");
+  for (const char* other : {"config.yaml", "config.yaml.tmp-", "config.yaml.tmp-1x", ".tmp-12",
+                            "config.yaml.tmp-12-", "config.yaml.tmp-12-3-4", "tmp-12"}) {
+    INFO(other);
+    CHECK_FALSE(final_name(other));
+  }
 }

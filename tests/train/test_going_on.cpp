@@ -78,8 +78,8 @@ TEST_CASE("going on clears away what a killed run has left, even at its end") {
   TempFolder folder;
   RunConfig config = run_of(folder, "run", 4);
   Trainer(config, {}, make_self_mesh().world).run();
-  folder.write("run/checkpoints/.step-00000006.tmp/shard", "half written");
-  folder.write("run/checkpoints/step-00000001/shard", "its manifest is removed");
+  folder.write("run/checkpoints/.step-00000006.tmp/" + shard_name(0, 1), "half written");
+  folder.write("run/checkpoints/step-00000001/" + shard_name(0, 1), "its manifest is removed");
   config.checkpoint.resume = "auto";
   Trainer done(config, {}, make_self_mesh().world);
   CHECK(done.run() == TrainingEnd::finished);
