@@ -7,11 +7,13 @@
 #include "apps/commands.h"
 #include "apps/launch.h"
 #include "moe/routing_report.h"
+#include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "train/evaluation.h"
 #include "train/observer.h"
 #include "train/saved_model.h"
+#include "train/signals.h"
 #include "train/text_data.h"
 
 namespace adagate {
@@ -24,6 +26,7 @@ struct Options {
 };
 
 int run(const Options& options) {
+  install_stop_signals();  // which leave no half text in the cache
   configure_threads(options.threads);
   MpiSession session;
   check_launch(session);
@@ -49,7 +52,9 @@ int run(const Options& options) {
     routing = std::make_unique<RoutingStep>(saved.model->moe_layers(), saved.config.moe.experts,
                                             saved.config.moe.balance);
   }
-  EvaluationResult result = evaluate(*saved.model, pass, saved.mesh, routing.get());
+  EvaluationResult result =
+      evaluate(*saved.model, pass, saved.mesh, routing.get(), [] { return stop_signal() != 0; });
+  if (result.stopped) on_all_ranks(world, [] { check_not_stopped("interrupted"); });
   if (launch_from_environment().rank > 0) return 0;
   std::string report = fmt::format("loss {:.5f}  perplexity {:.3f}  targets {}\n", result.loss,
                                    std::exp(result.loss), result.targets);

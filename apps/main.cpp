@@ -1,8 +1,6 @@
 // adagate: command line to subcommand, and every failure to one message.
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <new>
 #include <sstream>
@@ -12,6 +10,7 @@
 #include "apps/version.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/standard_output.h"
 #include "train/config/config_tree.h"
 
 namespace adagate {
@@ -92,16 +91,16 @@ int run(int argc, char** argv) {
 }  // namespace
 
 void print_output(const std::string& text) {
-  errno = 0;
-  bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  written = written && std::fflush(stdout) == 0;
-  if (!written) fail("cannot write to standard output: {}", std::strerror(errno));
+  if (!write_output(text)) {
+    fail("cannot write to standard output: {}", std::strerror(output_failure()));
+  }
 }
 
 }  // namespace adagate
 
 int main(int argc, char** argv) {
   using namespace adagate;
+  occupy_standard_streams();
   try {
     Launch launch = launch_from_environment();
     notice_ending_ranks();

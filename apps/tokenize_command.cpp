@@ -1,6 +1,5 @@
 // adagate tokenize: text files to a token file.
 #include <algorithm>
-#include <csignal>
 #include <fmt/format.h>
 #include <memory>
 
@@ -9,6 +8,7 @@
 #include "core/base/error.h"
 #include "data/token_file.h"
 #include "data/tokenize_files.h"
+#include "train/signals.h"
 
 namespace adagate {
 namespace {
@@ -20,8 +20,6 @@ struct Options {
   std::string documents = "file";
   bool check = false;
 };
-
-volatile std::sig_atomic_t g_interrupted = 0;
 
 // A token file reads back as what the tokenizer makes of the text; says what is in it.
 int check_file(const Options& options, const Tokenizer& tokenizer) {
@@ -41,17 +39,16 @@ int run(const Options& options) {
   if (launch_from_environment().rank > 0) return 0;
   auto tokenizer = named("--tokenizer", [&] { return load_tokenizer(options.tokenizer); });
   if (options.check) return check_file(options, *tokenizer);
-  constexpr int kUsage = 2, kInterrupted = 130;
+  constexpr int kUsage = 2;
   if (options.output.empty())
     throw Error("--output FILE is missing (see adagate tokenize --help)", kUsage);
   TokenizeOptions how;
   how.documents = parse_document_unit(options.documents);
   std::vector<std::string> inputs = options.inputs;
   std::replace(inputs.begin(), inputs.end(), std::string("-"), std::string("/dev/stdin"));
-  std::signal(SIGINT, [](int) { g_interrupted = 1; });
-  std::signal(SIGTERM, [](int) { g_interrupted = 1; });
-  auto report = [&](const TokenizeProgress&) {
-    if (g_interrupted) throw Error("interrupted; nothing was written", kInterrupted);
+  install_stop_signals();
+  auto report = [](const TokenizeProgress&) {
+    check_not_stopped("interrupted; nothing was written");
   };
   TokenizeProgress done = tokenize_files(inputs, *tokenizer, options.output, how, report);
   print_output(fmt::format("{}: {} tokens in {} documents of {} bytes ({:.2f} bytes per token)\n",

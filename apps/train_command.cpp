@@ -1,4 +1,7 @@
 // adagate train: a configuration to a trained model.
+#include <cerrno>
+#include <csignal>
+#include <cstring>
 #include <fmt/format.h>
 #include <memory>
 
@@ -6,6 +9,7 @@
 #include "apps/config_options.h"
 #include "apps/launch.h"
 #include "core/base/log.h"
+#include "core/base/standard_output.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "train/config/config_writer.h"
@@ -33,6 +37,38 @@ int dry_run(RunConfig config, int ranks) {
   return 0;
 }
 
+constexpr std::string_view kInterruptNotice =
+    "\nadagate: interrupted: ends in good order and saves what is trained; Ctrl-C again ends at "
+    "once\n";
+
+std::string lost_output(int failure) {
+  return fmt::format("cannot write to standard output: {}", std::strerror(failure));
+}
+
+// What a run prints is worth less than its work: whose reader has gone saves and ends, and where a
+// terminal or a disk fails it goes on.
+class OutputWatch final : public TrainingObserver {
+ public:
+  void on_step(const StepReport&) override {
+    int failure = output_failure();
+    if (failure == 0 || told_) return;
+    told_ = true;
+    if (failure == EPIPE) return;
+    log::warn("{}; the run goes on, its figures are in metrics.jsonl", lost_output(failure));
+  }
+
+ private:
+  bool told_ = false;
+};
+
+void check_not_left_alone(const Trainer& trainer, TrainingEnd end) {
+  bool alone = end == TrainingEnd::stopped_by_signal && stop_signal() == 0;
+  check(!alone,
+        "{}; step {} is saved in {}: go on with --resume=auto, and to see nothing, > /dev/null",
+        lost_output(output_failure()), trainer.state().step,
+        trainer.checkpoint_directory().string());
+}
+
 int train(const RunConfig& config, const Options& options) {
   Launch launch = launch_from_environment();
   if (options.dry_run) return dry_run(config, launch.ranks);
@@ -45,21 +81,29 @@ int train(const RunConfig& config, const Options& options) {
   // Only rank 0 tells; the others work in silence.
   std::unique_ptr<ProgressPrinter> progress;
   std::unique_ptr<MetricsWriter> metrics;
+  OutputWatch output_watch;
   if (launch.rank == 0) {
-    print_output(fmt::format("{}threads      {} per rank\n\n",
+    write_output(fmt::format("{}threads      {} per rank\n\n",
                              plan_report(trainer.config(), launch.ranks), threads));
     progress = std::make_unique<ProgressPrinter>(config.train.log_every);
     metrics = std::make_unique<MetricsWriter>(
         std::filesystem::path(config.output) / "metrics.jsonl", trainer.continued_step());
     trainer.observe(*metrics);
     trainer.observe(*progress);
+    trainer.observe(output_watch);
   }
-  trainer.run();
+  TrainingEnd end = trainer.run();
+  if (launch.rank == 0) check_not_left_alone(trainer, end);
   return 0;
 }
 
 int run(const Options& options) {
-  install_stop_signals();  // one that comes before the first step ends the run after it
+  // SIGTERM or SIGUSR1 before the first step ends the run after it.
+  bool speaks = launch_from_environment().rank == 0;
+  install_stop_signals(speaks ? kInterruptNotice : "");
+  std::signal(SIGPIPE, SIG_IGN);  // writing fails instead
+  int failure = foreseen_output_failure();
+  check(failure == 0 || !speaks, "{}; to see nothing, > /dev/null", lost_output(failure));
   LoadedConfig loaded = load_run_config(options.config);
   log::set_level(loaded.config.log_level);
   check_consistent(loaded, launch_from_environment().ranks);
@@ -94,9 +138,10 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
   mpirun -n 2 adagate train configs/quickstart.yaml --resume=auto
   adagate train configs/wikitext2_adaptive.yaml --dry-run
 Stopping:
-  SIGUSR1 to mpirun, or SIGUSR1 or SIGTERM to one rank, saves a checkpoint and ends the run with
-  status 0. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with status 1;
-  mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
+  SIGUSR1 to mpirun, or SIGUSR1, SIGTERM, SIGINT or SIGHUP to one rank, saves a checkpoint and ends
+  the run with status 0; so do Ctrl-C and a lost terminal without mpirun, where a second Ctrl-C ends
+  at once with 130. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with
+  status 1; mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }

@@ -25,19 +25,18 @@ std::string where(Communicator& ranks, bool failed) {
 
 }  // namespace
 
-void agree(Communicator& ranks, const std::string& error) {
-  // Lowest failing rank and its message's length in one reduction each; nothing more when all is
-  // well.
+void agree(Communicator& ranks, const std::string& error, int exit_code) {
+  // One reduction when all is well.
   int64_t failing = error.empty() ? ranks.size() : ranks.rank();
   ranks.all_reduce(&failing, 1, DType::i64, ReduceOp::min);
   if (failing == ranks.size()) return;
   int root = static_cast<int>(failing);
-  auto length = static_cast<int64_t>(error.size());
-  ranks.broadcast(&length, 1, DType::i64, root);
+  int64_t answer[2] = {static_cast<int64_t>(error.size()), exit_code};
+  ranks.broadcast(answer, 2, DType::i64, root);
   std::string message = error;
-  message.resize(static_cast<size_t>(length));
-  ranks.broadcast(message.data(), length, DType::u8, root);
-  throw Error(message + where(ranks, !error.empty()));
+  message.resize(static_cast<size_t>(answer[0]));
+  ranks.broadcast(message.data(), answer[0], DType::u8, root);
+  throw Error(message + where(ranks, !error.empty()), static_cast<int>(answer[1]));
 }
 
 }  // namespace adagate

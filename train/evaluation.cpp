@@ -6,12 +6,13 @@
 namespace adagate {
 
 EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh& mesh,
-                          RoutingStep* routing) {
+                          RoutingStep* routing, const std::function<bool()>& stop) {
   NoRecording off;
   double sum = 0;
   int64_t targets = 0;
   if (routing) routing->begin(pass.batches(), false);
   for (int64_t b = 0; b < pass.batches(); ++b) {
+    if (stop && mesh.world->max<int64_t>(stop())) return {.stopped = true};
     Batch batch = pass.batch(b);
     ForwardContext context = make_context(batch, 0, 0, false);
     context.routing = routing;

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <unistd.h>
 
+#include "core/base/standard_output.h"
+
 namespace adagate {
 namespace {
 
@@ -57,12 +59,11 @@ ProgressPrinter::ProgressPrinter(int64_t log_every)
 
 void ProgressPrinter::print_line(const std::string& text) {
   finish_live_line();
-  fmt::print("{}\n", text);
-  std::fflush(stdout);
+  write_output(text + "\n");
 }
 
 void ProgressPrinter::finish_live_line() {
-  if (live_) fmt::print("\n");
+  if (live_) write_output("\n");
   live_ = false;
 }
 
@@ -73,8 +74,7 @@ void ProgressPrinter::on_step(const StepReport& r) {
   if (r.routing && r.step + kReportSteps > r.total_steps) recent_.add(*r.routing);
   std::string line = step_line(r, rate_, step_seconds_);
   if (terminal_) {
-    fmt::print("\r\x1b[K{}", line);
-    std::fflush(stdout);
+    write_output("\r\x1b[K" + line);
     live_ = true;
     return;
   }

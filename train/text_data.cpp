@@ -54,10 +54,8 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
     if (!first || tokens == path || fs::exists(tokens, error)) return;
     make_directories(cache);
     TokenizeProgress done =
-        tokenize_files({path}, tokenizer, tokens.string(), {}, [](const TokenizeProgress& p) {
-          check(stop_signal() == 0 || p.bytes == p.total_bytes,
-                "stopped by a signal before the first step");
-        });
+        tokenize_files({path}, tokenizer, tokens.string(), {},
+                       [](const TokenizeProgress&) { check_not_stopped(kStoppedEarly); });
     log::info("tokenized {}: {} tokens", path, done.tokens);
   });
   std::unique_ptr<TokenDataset> dataset;

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <csignal>
 
 #include "core/base/counted.h"
 #include "core/base/log.h"
@@ -60,6 +61,10 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   if (saved_step_ >= 0) {
     on_all_ranks(*mesh_.world, [&] { restore_position(state_, config_, data_hash(), *loader_); });
   }
+  // Ctrl-C means now: no step is made for it, nor anything left.
+  on_all_ranks(*mesh_.world, [] {
+    if (stop_signal() == SIGINT) check_not_stopped(kStoppedEarly);
+  });
   claim_output();
   output_lock_ = output.keep();
 }
@@ -256,7 +261,7 @@ StepReport Trainer::one_step() {
     PhaseScope phase(Phase::data);
     batches = loader_->next_step();
   }
-  report.result = step_->run(batches, state_.step, report.learning_rate, stop_signal() != 0);
+  report.result = step_->run(batches, state_.step, report.learning_rate, stop_wanted());
   const StepResult& result = report.result;
   state_.step++;
   state_.consumed_samples += result.samples;
@@ -284,13 +289,14 @@ StepReport Trainer::one_step() {
   return report;
 }
 
-double Trainer::run_evaluation() {
+std::optional<double> Trainer::run_evaluation() {
   set_progress_note(fmt::format("evaluation after step {}", state_.step));
   auto start = PhaseTimer::Clock::now();
   int64_t limit = config_.train.evaluate_samples > 0 ? config_.train.evaluate_samples : -1;
   EvaluationPass pass(*data_.validation, kEvaluationRows, mesh_.world->rank(), mesh_.world->size(),
                       limit);
-  EvaluationResult result = evaluate(*model_, pass, mesh_, evaluation_routing_.get());
+  EvaluationResult result = evaluate(*model_, pass, mesh_, evaluation_routing_.get(), stop_wanted);
+  if (result.stopped) return std::nullopt;
   EvaluationReport report{.step = state_.step,
                           .loss = result.loss,
                           .targets = result.targets,
@@ -300,16 +306,19 @@ double Trainer::run_evaluation() {
   return result.loss;
 }
 
-bool Trainer::loss_reached() {
-  double loss = run_evaluation();
+std::optional<TrainingEnd> Trainer::end_by_evaluation() {
+  auto loss = run_evaluation();
+  if (!loss) return TrainingEnd::stopped_by_signal;
   evaluation_due_ = false;
-  return config_.train.stop_at_loss > 0 && loss <= config_.train.stop_at_loss;
+  bool reached = config_.train.stop_at_loss > 0 && *loss <= config_.train.stop_at_loss;
+  return reached ? std::optional(TrainingEnd::loss_reached) : std::nullopt;
 }
 
 TrainingEnd Trainer::train() {
   if (evaluation_due_ && data_.validation) {
-    saved_step_ = -1;  // the checkpoint still says that it is due
-    if (loss_reached()) return TrainingEnd::loss_reached;
+    auto end = end_by_evaluation();
+    if (!evaluation_due_) saved_step_ = -1;  // the checkpoint still says that it is due
+    if (end) return *end;
   }
   while (state_.step < total_steps_) {
     StepReport report = one_step();
@@ -317,7 +326,9 @@ TrainingEnd Trainer::train() {
     bool last = state_.step == total_steps_;
     evaluation_due_ = data_.validation && (last || due(config_.train.evaluate_every));
     if (report.result.stop_requested) return TrainingEnd::stopped_by_signal;
-    if (evaluation_due_ && loss_reached()) return TrainingEnd::loss_reached;
+    if (evaluation_due_) {
+      if (auto end = end_by_evaluation()) return *end;
+    }
     if (!last && due(config_.checkpoint.every)) save();
   }
   return TrainingEnd::finished;

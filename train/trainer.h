@@ -67,8 +67,9 @@ class Trainer {
   std::vector<CheckpointTensor> checkpoint_tensors();
   StepReport one_step();
   TrainingEnd train();
-  double run_evaluation();
-  bool loss_reached();  // evaluates
+  std::optional<double> run_evaluation();  // the loss; none: it was stopped
+  // Evaluates. The run's end, if that ends it.
+  std::optional<TrainingEnd> end_by_evaluation();
   void save();
   bool due(const Duration& every) const;
 

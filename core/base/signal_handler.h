@@ -9,4 +9,7 @@ namespace adagate {
 // their pointers. Call it on the main thread, which gets the signals sent to the process.
 void handle_signal(int signal, void (*handler)(int));
 
+// Whether the process was told to ignore it, as nohup does with SIGHUP.
+bool is_ignored(int signal);
+
 }  // namespace adagate

@@ -342,4 +342,16 @@ FAULTS = [
           "(u + 0x7fffu + ((u >> 16) & 1u)) >> 16", "u >> 16", "^core$"),
     Fault("resume: every rank takes the first rank's experts", "train/checkpoint.cpp",
           "int64_t first = whole ? 0 : spec.shard_begin;", "int64_t first = 0;", "^train$"),
+
+    # Stopping.
+    Fault("signals: a second Ctrl-C changes nothing", "train/signals.cpp",
+          "if (signal == SIGINT && now - g_came_at > kDoubledMs)", "if (false)",
+          "^faults_stop$"),
+    Fault("signals: nohup is not heeded", "train/signals.cpp",
+          "if (!is_ignored(signal)) handle_signal", "handle_signal", "^faults_stop$"),
+    Fault("signals: an evaluation runs to its end", "train/evaluation.cpp",
+          "if (stop && mesh.world->max<int64_t>(stop()))", "if (false)", "^faults_stop$"),
+    Fault("output: a run without a reader goes on", "train/signals.cpp",
+          "stop_signal() != 0 || output_failure() == EPIPE", "stop_signal() != 0",
+          "^faults_stop$"),
 ]
