@@ -8,6 +8,7 @@ yardstick of the ratios.
 """
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -15,34 +16,80 @@ PHASES = ["data", "forward", "gate", "dispatch", "experts", "combine", "backward
           "optimizer"]
 
 
-def read_run(folder):
+def read_lines(path):
+    """The JSON objects of a file; the torn last line of a killed run is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"compare_runs: {path}: {error.strerror}: give the output directory of a run")
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            if number < len(text.splitlines()) or text.endswith("\n"):
+                sys.exit(f"compare_runs: {path}:{number}: is no JSON")
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def finite(values):
+    """What can be counted with: a step that diverged has null or NaN."""
+    return [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+
+
+def mean(values):
+    values = finite(values)
+    return sum(values) / len(values) if values else None
+
+
+def total(values):
+    return sum(finite(values))
+
+
+def labels_of(folders):
+    """The last parts of each path, as many as tell the runs apart; then a number."""
+    paths = [Path(folder).resolve() for folder in folders]
+    depth = 1
+    while depth < max(len(p.parts) for p in paths):
+        labels = ["/".join(p.parts[-depth:]) for p in paths]
+        if len(set(labels)) == len(set(paths)):
+            break
+        depth += 1
+    labels = ["/".join(p.parts[-depth:]) for p in paths]
+    return [label if labels.count(label) == 1 else f"{label} ({labels[:i + 1].count(label)})"
+            for i, label in enumerate(labels)]
+
+
+def read_run(folder, label):
     path = Path(folder) / "metrics.jsonl"
-    if not path.exists():
-        sys.exit(f"compare_runs: {path} does not exist: give the output directory of a run")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    steps = [line for line in lines if "loss" in line]
+    lines = read_lines(path)
+    # Each kind of line by a field of its own: there may be others.
+    steps = [line for line in lines if "loss" in line and "consumed_tokens" in line]
     evaluations = [line for line in lines if "validation_loss" in line]
     if not steps:
         sys.exit(f"compare_runs: {path} has no steps yet")
-    seconds = sum(s["seconds"] for s in steps)
+    seconds = total(s.get("seconds") for s in steps)
     tail = steps[-max(1, len(steps) // 10):]  # the last tenth
-    mean = lambda key: sum(s.get(key, 0.0) for s in tail) / len(tail)
+    tokens = steps[-1]["consumed_tokens"]
+    last = lambda key: mean(s.get(key) for s in tail)
+    layers = [s["moe"] for s in tail if s.get("moe")]
     return {
-        "name": Path(folder).name,
+        "name": label,
         "steps": len(steps),
-        "tokens": steps[-1]["consumed_tokens"],
-        "training loss": mean("loss"),
-        "validation perplexity": evaluations[-1]["validation_perplexity"] if evaluations else None,
+        "skipped steps": sum(bool(s.get("skipped")) for s in steps),
+        "tokens": tokens,
+        "training loss": last("loss"),
+        "validation perplexity": mean(e.get("validation_perplexity") for e in evaluations[-1:]),
         "seconds": seconds,
-        "tokens per second": steps[-1]["consumed_tokens"] / seconds,
-        "PFLOP": sum(s["flops"] for s in steps) * 1e-15,
-        "single-expert share, start": steps[0].get("single_expert_share", 0.0),
-        "single-expert share, end": mean("single_expert_share"),
-        "experts per token, mean": sum(s.get("experts_per_token", 0.0) for s in steps) / len(steps),
-        "GB exchanged": 1e-9 * sum(l["bytes_sent"] for s in steps for l in s.get("moe", [])),
-        "phases": {p: sum(s["time"][p] for s in steps) for p in PHASES},
-        "layers": [sum(s["moe"][i]["single_expert_share"] for s in tail) / len(tail)
-                   for i in range(len(steps[0].get("moe", [])))],
+        "tokens per second": tokens / seconds if seconds else None,
+        "PFLOP": total(s.get("flops") for s in steps) * 1e-15,
+        "single-expert share, start": steps[0].get("single_expert_share"),
+        "single-expert share, end": last("single_expert_share"),
+        "experts per token, mean": mean(s.get("experts_per_token") for s in steps),
+        "GB exchanged": 1e-9 * total(l.get("bytes_sent") for s in steps for l in s.get("moe", [])),
+        "phases": {p: total(s.get("time", {}).get(p) for s in steps) for p in PHASES},
+        "layers": [mean(step[i].get("single_expert_share") for step in layers if i < len(step))
+                   for i in range(len(layers[-1]) if layers else 0)],
     }
 
 
@@ -50,30 +97,44 @@ def row(title, cells):
     return "| " + " | ".join([title, *cells]) + " |"
 
 
+def shown(value, pattern="{}", scale=1):
+    """A figure as text; '-' where there is none: no evaluation, no experts, a diverged run."""
+    return pattern.format(value * scale) if finite([value]) else "-"
+
+
+def percent(value):
+    return shown(value, "{:.1f} %", 100)
+
+
 def table(runs):
     first = runs[0]
 
     def with_ratio(key, pattern):
-        return [pattern.format(r[key]) + ("" if r is first or not first[key]
-                                          else f" ({r[key] / first[key]:.3f} x)") for r in runs]
+        def ratio(run):
+            there = run is not first and finite([run[key]]) and finite([first[key]]) and first[key]
+            return f" ({run[key] / first[key]:.3f} x)" if there else ""
+        return [shown(run[key], pattern) + ratio(run) for run in runs]
 
-    perplexity = [f"{r['validation perplexity']:.2f}" if r["validation perplexity"] else "-"
-                  for r in runs]
     lines = [row("", [r["name"] for r in runs]), row("---", ["---"] * len(runs)),
-             row("steps, tokens", [f"{r['steps']}, {r['tokens']:,}" for r in runs]),
-             row("validation perplexity", perplexity),
-             row("training loss, last tenth", [f"{r['training loss']:.4f}" for r in runs]),
-             row("time of the steps, s", with_ratio("seconds", "{:.1f}")),
-             row("tokens per second", with_ratio("tokens per second", "{:.0f}")),
-             row("PFLOP", with_ratio("PFLOP", "{:.4f}")),
-             row("experts per token, mean of the run",
-                 [f"{r['experts per token, mean']:.3f}" for r in runs]),
-             row("single-expert tokens, first step to last tenth",
-                 [f"{100 * r['single-expert share, start']:.1f} % to "
-                  f"{100 * r['single-expert share, end']:.1f} %" for r in runs]),
-             row("the same by MoE layer, last tenth",
-                 [" / ".join(f"{100 * s:.1f} %" for s in r["layers"]) or "-" for r in runs]),
-             row("GB exchanged forward, all ranks", with_ratio("GB exchanged", "{:.2f}"))]
+             row("steps, tokens", [f"{r['steps']}, {r['tokens']:,}" for r in runs])]
+    if any(r["skipped steps"] for r in runs):
+        lines.append(row("steps skipped: loss or gradient not finite",
+                         [str(r["skipped steps"]) for r in runs]))
+    lines += [row("validation perplexity", [shown(r["validation perplexity"], "{:.2f}")
+                                            for r in runs]),
+              row("training loss, last tenth", [shown(r["training loss"], "{:.4f}")
+                                                for r in runs]),
+              row("time of the steps, s", with_ratio("seconds", "{:.1f}")),
+              row("tokens per second", with_ratio("tokens per second", "{:.0f}")),
+              row("PFLOP", with_ratio("PFLOP", "{:.4f}")),
+              row("experts per token, mean of the run",
+                  [shown(r["experts per token, mean"], "{:.3f}") for r in runs]),
+              row("single-expert tokens, first step to last tenth",
+                  [f"{percent(r['single-expert share, start'])} to "
+                   f"{percent(r['single-expert share, end'])}" for r in runs]),
+              row("the same by MoE layer, last tenth",
+                  [" / ".join(percent(s) for s in r["layers"]) or "-" for r in runs]),
+              row("GB exchanged forward, all ranks", with_ratio("GB exchanged", "{:.2f}"))]
     for phase in PHASES:
         lines.append(row(f"{phase}, s (rank 0)", [f"{r['phases'][phase]:.1f}" for r in runs]))
     return "\n".join(lines)
@@ -85,8 +146,9 @@ def main():
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output directory of a run")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
-    runs = [read_run(folder) for folder in arguments.runs]
-    print(json.dumps(runs, indent=1) if arguments.json else table(runs))
+    runs = [read_run(*run) for run in zip(arguments.runs, labels_of(arguments.runs))]
+    # Not allow_nan: other programs refuse NaN.
+    print(json.dumps(runs, indent=1, allow_nan=False) if arguments.json else table(runs))
 
 
 if __name__ == "__main__":

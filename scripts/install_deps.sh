@@ -8,7 +8,7 @@ usage() {
   cat <<'USAGE'
 usage: scripts/install_deps.sh [--tests] [--full] [--list] [--check]
   (no option)  what building and running needs
-  --tests      also what the tests need (Catch2, valgrind; clang for the fuzz targets; clang-format)
+  --tests      also what the tests need (Python, Catch2, valgrind; clang for fuzzing; clang-format)
   --full       the same: what `scripts/test.sh --full` needs
   --list       print the package names and stop
   --check      install nothing; exit 1 and name the packages when some are missing
@@ -17,10 +17,10 @@ USAGE
 
 # One package per word; a|b: the first that the distribution has. A trailing ? marks packages
 # that the project can do without.
-build_packages=(g++ cmake ninja-build "pkg-config|pkgconf" git python3 "ccache?"
+build_packages=(g++ cmake ninja-build "pkg-config|pkgconf" git "ccache?"
   libopenmpi-dev openmpi-bin libeigen3-dev libyaml-cpp-dev libcli11-dev libfmt-dev libspdlog-dev
   "nlohmann-json3-dev|nlohmann-json-dev" libxxhash-dev "libdnnl-dev|libonednn-dev|libmkldnn-dev?")
-test_packages=(catch2 "clang-format-14?" "valgrind?" "clang-14|clang?"
+test_packages=(python3 catch2 "clang-format-14?" "valgrind?" "clang-14|clang?"
   "libclang-rt-14-dev|libclang-rt-dev|libclang-common-14-dev?")
 
 wanted=("${build_packages[@]}")

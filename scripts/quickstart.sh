@@ -59,7 +59,7 @@ stage "packages" install_packages || on_failure
 stage "build" build_program || on_failure
 stage "train on 2 ranks" train || on_failure
 stage "loss against letter frequencies" \
-  python3 scripts/quickstart_report.py "$run/metrics.jsonl" "$text" || on_failure
+  bash scripts/quickstart_report.sh "$run/metrics.jsonl" "$text" || on_failure
 stage "sample" generate || on_failure
 print_summary
 printf '\nThe run is in %s: metrics.jsonl, config.yaml, checkpoints.\n' "$run"

@@ -1,4 +1,5 @@
 """Each check must catch a planted violation, and must let a clean tree pass."""
+import json
 import os
 import pathlib
 import re
@@ -269,15 +270,67 @@ class QuickstartReport(unittest.TestCase):
     def report(self, loss):
         lines = '{"step": 1, "loss": 5.5}\n{"step": 1, "validation_loss": %s}\n' % loss
         with Tree({"metrics.jsonl": lines, "text.txt": "abcdefgh" * 9}) as root:
-            return run([sys.executable, SCRIPTS / "quickstart_report.py", root / "metrics.jsonl",
+            return run(["bash", SCRIPTS / "quickstart_report.sh", root / "metrics.jsonl",
                         root / "text.txt"])
 
     def test_loss_must_be_clearly_below_the_entropy(self):
         status, output = self.report(1.5)  # the entropy of eight equal letters is log 8 = 2.079
         self.assertEqual(status, 0, output)
         self.assertIn("2.079 nats", output)
-        for loss in (1.7, 2.0, 9.0, "NaN"):
+        for loss in (1.7, 2.0, 9.0, "NaN", "null"):
             self.assertEqual(self.report(loss)[0], 1)
+
+
+class CompareRuns(unittest.TestCase):
+    STEP = {"step": 1, "consumed_tokens": 64, "loss": 2.0, "seconds": 0.5, "flops": 1e9,
+            "skipped": False, "single_expert_share": 0.25, "experts_per_token": 1.75,
+            "moe": [{"single_expert_share": 0.25, "bytes_sent": 0}], "time": {"data": 0.1}}
+
+    def compare(self, runs, *options):
+        texts = {f"{name}/metrics.jsonl": text if isinstance(text, str) else
+                 "".join(json.dumps(line) + "\n" for line in text)
+                 for name, text in runs.items()}
+        with Tree(texts) as root:
+            folders = [root / name for name in runs]
+            return run([sys.executable, SCRIPTS / "compare_runs.py", *folders, *options])
+
+    def test_a_diverged_run(self):
+        good = [self.STEP, {"step": 1, "validation_loss": 2.0, "validation_perplexity": 7.39}]
+        bad = [{**self.STEP, "loss": None, "skipped": True, "single_expert_share": None,
+                "experts_per_token": None, "moe": [{"single_expert_share": None}]}] * 2
+        status, output = self.compare({"good": good, "bad": bad})
+        self.assertEqual(status, 0, output)
+        self.assertIn("| steps skipped: loss or gradient not finite | 0 | 2 |", output)
+        self.assertIn("| validation perplexity | 7.39 | - |", output)
+        self.assertIn("| training loss, last tenth | 2.0000 | - |", output)
+        self.assertIn("| single-expert tokens, first step to last tenth | "
+                      "25.0 % to 25.0 % | - to - |", output)
+        nan = json.dumps({**self.STEP, "loss": float("nan")}) + "\n"
+        self.assertIn("| training loss, last tenth | - |", self.compare({"nan": nan})[1])
+        figures = json.loads(self.compare({"nan": nan}, "--json")[1])
+        self.assertIsNone(figures[0]["training loss"])
+
+    def test_lines_of_other_kinds_and_torn_ones(self):
+        other = [{"type": "start"}, {"type": "resume", "step": 0, "loss": 1},
+                 {**self.STEP, "type": "step"}, {"type": "end"}, 7]
+        text = "".join(json.dumps(line) + "\n" for line in other) + '{"step": 2, "lo'
+        status, output = self.compare({"run": text})
+        self.assertEqual(status, 0, output)
+        self.assertIn("| steps, tokens | 1, 64 |", output)
+        dense = {k: v for k, v in self.STEP.items() if k not in ("moe", "single_expert_share")}
+        self.assertEqual(self.compare({"run": [dense, {**self.STEP, "moe": []}]})[0], 0)
+        for text, message in (("", "has no steps yet"),
+                              ("x\n" + text, "metrics.jsonl:1: is no JSON")):
+            status, output = self.compare({"run": text})
+            self.assertEqual(status, 1)
+            self.assertIn(message, output)
+
+    def test_each_run_has_a_label_of_its_own(self):
+        steps = [self.STEP]
+        self.assertIn("| one/run | two/run |",
+                      self.compare({"one/run": steps, "two/run": steps})[1])
+        self.assertIn("| a | b |", self.compare({"x/a": steps, "x/b": steps})[1])
+        self.assertIn("| a (1) | a (2) |", self.compare({"a": steps, "./a": steps})[1])
 
 
 class Dependencies(unittest.TestCase):
