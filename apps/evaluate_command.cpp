@@ -85,7 +85,9 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   command->add_option("--batch", options->batch, "Samples at a time per rank")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->add_option("--samples", options->samples, "Only the first so many samples; 0: all")
+  command
+      ->add_option("--samples", options->samples,
+                   "Only so many samples, spread evenly over the data; 0: all")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
       ->capture_default_str();
   command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")

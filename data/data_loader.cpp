@@ -81,15 +81,21 @@ EvaluationPass::EvaluationPass(const Dataset& dataset, int64_t rows, int rank, i
   batches_ = (size_ + samples - 1) / samples;
 }
 
+// floor((row + 1/2) n / k) for k of n samples, without a product of the two, which could overflow.
+int64_t EvaluationPass::sample(int64_t row) const {
+  int64_t stride = dataset_.size() / size_, rest = dataset_.size() % size_;
+  int64_t halves = 2 * row + 1;
+  return (halves * stride + halves * rest / size_) / 2;
+}
+
 Batch EvaluationPass::batch(int64_t index) const {
   check(index >= 0 && index < batches_, "evaluation: there is no batch {} of {}", index, batches_);
   int64_t first = index * rows_ * ranks_;
-  std::vector<int64_t> samples, rows;
+  std::vector<int64_t> samples;
   for (int64_t row = rank_; row < rows_ * ranks_ && first + row < size_; row += ranks_) {
-    samples.push_back(first + row);
-    rows.push_back(first + row);
+    samples.push_back(sample(first + row));
   }
-  return make_batch(dataset_, samples, rows);
+  return make_batch(dataset_, samples, samples);
 }
 
 }  // namespace adagate

@@ -52,12 +52,16 @@ class DataLoader {
 // have the same number of batches, of up to `rows` samples, the last ones maybe of 0 rows.
 class EvaluationPass {
  public:
-  // `limit`: only the first so many samples; negative: all.
+  // `limit`: only so many samples, spread evenly over the data set (a text's beginning is not like
+  // the rest of it): of as many equal stretches each one's middle, whatever the ranks; negative:
+  // all.
   EvaluationPass(const Dataset& dataset, int64_t rows, int rank, int ranks, int64_t limit = -1);
   int64_t batches() const { return batches_; }
   Batch batch(int64_t index) const;
 
  private:
+  int64_t sample(int64_t row) const;  // of row `row` of the pass
+
   const Dataset& dataset_;
   int64_t rows_, rank_, ranks_, size_, batches_;
 };

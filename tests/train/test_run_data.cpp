@@ -130,10 +130,10 @@ TEST_CASE("run: evaluations take the held-out end, or the validation text, and s
   config.data.validation_share = 0.4;
   CHECK(expect(*whole, 4, 2) == 8 + 3);
   config.train.evaluate_samples = 1;
-  CHECK(expect(*whole, 4, 1) == 8);
+  CHECK(expect(*whole, 5, 1) == 3);  // from the middle on
   config.data.validation_share = 0;
   config.data.validation = other;
-  CHECK(expect(*others, 0, 1) == 8);
+  CHECK(expect(*others, 2, 1) == 8);
   config.train.evaluate_samples = 0;
   CHECK(expect(*others, 0, 4) == 30);
 }

@@ -109,7 +109,7 @@ struct TrainConfig {
     v.field("evaluate_every", s.evaluate_every,
             "duration between evaluations, besides the one at the end; 0s: only that");
     v.field("evaluate_samples", s.evaluate_samples,
-            "validation samples per evaluation, from the first on; 0: all", at_least(0));
+            "validation samples per evaluation, spread evenly over the data; 0: all", at_least(0));
     v.field("log_every", s.log_every,
             "steps between lines where the output is no terminal, five lines a second at most "
             "(metrics.jsonl has every step)",
