@@ -64,7 +64,10 @@ TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimiz
 StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
                              double learning_rate, bool stop) {
   StepResult result;
-  count_batch(micro_batches, stop, result);
+  {
+    PhaseScope phase(Phase::reduce);
+    count_batch(micro_batches, stop, result);
+  }
   store_.clear_gradients();
   routing_.begin(static_cast<int64_t>(micro_batches.size()));
   if (routing_.needs_counting_pass()) counting_pass(micro_batches, step);
@@ -127,6 +130,7 @@ void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t s
     context.routing = &routing_;
     model_.forward(tokens_of(micro_batches[m]), context);
   }
+  PhaseScope sums(Phase::reduce);
   routing_.reduce(*mesh_.world);
 }
 
@@ -150,7 +154,10 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
     Recording on(tape);
     result = model_.loss(tokens_of(batch), targets_of(batch), scale, context);
   }
-  routing_.end_forward(*mesh_.world);
+  {
+    PhaseScope phase(Phase::reduce);
+    routing_.end_forward(*mesh_.world);
+  }
   PhaseScope phase(Phase::backward);
   tape.backward(result.loss);
   return result.sum;

@@ -9,17 +9,19 @@
 
 namespace adagate {
 
+// Those of a MoE layer hold its part of forward and of backward.
 enum class Phase : uint8_t {
-  other,
-  data,
-  forward,
-  gate,
-  dispatch,
-  experts,
-  combine,
-  backward,
-  reduce,
-  optimizer
+  other,      // all the rest
+  data,       // waiting for the step's batches
+  forward,    // without the MoE layers
+  gate,       // scores, choice, weights, their gradients and statistics
+  dispatch,   // rows sorted by expert and sent to the experts' ranks
+  experts,    // the experts' products
+  combine,    // rows sent back and summed by token
+  backward,   // without the MoE layers; with what checkpointing computes again, and the gradients
+              // of the head, which forward computes ahead
+  reduce,     // sums over ranks of gradients, counts and the loss, and waiting for slower ranks
+  optimizer,  // norm of the gradient, clipping, update
 };
 constexpr int kPhaseCount = 10;
 constexpr std::string_view kPhaseNames[kPhaseCount] = {

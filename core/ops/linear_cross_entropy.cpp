@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/base/phase_timer.h"
 #include "core/ops/matmul.h"
 
 namespace adagate {
@@ -72,6 +73,8 @@ class Chunks {
                                            .scale = scale_,
                                            .z_type = z_type_,
                                            .gradient_type = gradient_type_});
+    if (!dx && !dw) return;
+    PhaseScope phase(Phase::backward);  // though forward asked for it
     int64_t ld = ld_ * static_cast<int64_t>(size_of(z_type_) / size_of(gradient_type_));
     if (dx) {
       launch_on(x.device(), MatmulArgs{.a = z_.raw(),

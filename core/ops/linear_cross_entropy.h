@@ -17,7 +17,8 @@ struct CrossEntropy {
 // records, the gradients are computed at once, chunk by chunk of tokens, so forward costs what
 // forward and backward cost together and the gradient of w has its contribution before backward
 // runs; backward only hands over that of x, and checks that the loss is the root (upstream
-// gradient 1). Throws Error on a target outside [-1, V).
+// gradient 1). The products of the gradients count for the phase backward all the same. Throws
+// Error on a target outside [-1, V).
 CrossEntropy linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targets,
                                   double scale);
 

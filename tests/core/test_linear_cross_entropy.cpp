@@ -1,3 +1,6 @@
+#include <optional>
+
+#include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
 #include "core/ops/linear_cross_entropy.h"
 #include "tests/support/gradient_check.h"
@@ -180,4 +183,30 @@ TEST_CASE("Logits of all tokens never exist at once") {
   const int64_t told = logits_bytes(n, vocabulary, DType::f32);
   CHECK(told <= used);
   CHECK(static_cast<double>(told) > 0.85 * static_cast<double>(used));
+}
+
+TEST_CASE("The gradients that forward computes ahead count for backward") {
+  Tensor x = random_normal({256, 64}, 1).to(DType::f32);
+  Tensor w = random_normal({4096, 64}, 2).to(DType::f32);
+  w.set_slot(std::make_shared<GradSlot>(Tensor::empty(w.shape(), DType::f32)));
+  x.set_slot(std::make_shared<GradSlot>());
+  Tensor targets = Tensor::zeros({256}, DType::i32);
+  auto seconds = [&](bool gradients) {
+    Tape tape;
+    Recording on(tape);
+    std::optional<NoRecording> off;
+    if (!gradients) off.emplace();
+    PhaseTimer::current().take();
+    PhaseScope scope(Phase::forward);
+    linear_cross_entropy(x, w, targets, 1.0);
+    return PhaseTimer::current().take();
+  };
+  seconds(true);  // warms up
+  auto with = seconds(true), without = seconds(false);
+  auto of = [](const auto& phases, Phase p) { return phases[static_cast<size_t>(p)]; };
+  CHECK(of(without, Phase::backward) == 0);
+  CHECK(of(without, Phase::forward) > 0);
+  // Two of the three products, the other with the softmax.
+  CHECK(of(with, Phase::backward) > 0.2 * of(with, Phase::forward));
+  CHECK(of(with, Phase::forward) > 0);
 }
