@@ -112,6 +112,13 @@ CrossEntropy Decoder::loss(const Tensor& tokens, const Tensor& targets, double s
   return linear_cross_entropy(forward(tokens, context), head(), targets, scale);
 }
 
+std::vector<int64_t> Decoder::moe_blocks() const {
+  std::vector<int64_t> blocks;
+  for (int64_t i = 0; i < config_.layers; ++i)
+    if (moe_.is_moe_layer(i)) blocks.push_back(i);
+  return blocks;
+}
+
 const Tensor& Decoder::head() const {
   return head_ ? head_->tensor() : embedding_->table();
 }

@@ -42,6 +42,7 @@ class Decoder : public Module {
   const ModelConfig& config() const { return config_; }
   const MoeConfig& moe_config() const { return moe_; }
   int64_t moe_layers() const { return moe_layers_; }
+  std::vector<int64_t> moe_blocks() const;  // of the MoE layers, from 0
 
  private:
   std::unique_ptr<FeedForwardLayer> make_feed_forward(int64_t block, const Mesh& mesh);

@@ -11,7 +11,8 @@ Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& conf
                .full_precision = true}),
       policy_(make_gating_policy(config, experts)),
       layer_(layer),
-      renormalize_(config.combine == "renormalized") {
+      renormalize_(config.combine == "renormalized"),
+      pair_gap_(config.normalize == "pair") {
   check(renormalize_ || config.combine == "raw", "moe.gate.combine is '{}': raw or renormalized",
         config.combine);
   add("weight", weight_);
@@ -42,7 +43,7 @@ RoutingPlan Gate::forward(const Tensor& x, const ForwardContext& context) const 
   const int32_t* expert = plan.selection.expert.data<int32_t>();
   for (int64_t i = 0; i < plan.assignments(); ++i) ++plan.counts[static_cast<size_t>(expert[i])];
   if (step && first_time) {
-    step->count(layer_, routing_sums(scores, plan.selection, context.token_mask));
+    step->count(layer_, routing_sums(scores, plan.selection, context.token_mask, pair_gap_));
     step->keep(layer_, plan.selection);
     if (step->observer()) step->observer()->on_plan(layer_, plan, context);
   }

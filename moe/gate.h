@@ -28,7 +28,7 @@ class Gate : public Module {
   Parameter weight_;
   std::unique_ptr<GatingPolicy> policy_;
   int64_t layer_;
-  bool renormalize_;
+  bool renormalize_, pair_gap_;
 };
 
 }  // namespace adagate

@@ -41,8 +41,8 @@ Tensor MoeLayer::forward(const Tensor& x, ForwardContext& context) {
     double flops = static_cast<double>(dispatched.rows.rows()) * experts_.flops_per_row();
     auto row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()));
     // Rows travel to the experts and back.
-    step->count_exchange(config_.layer, dispatched.rows_sent, 2 * dispatched.rows_sent * row_bytes,
-                         gate_flops + flops);
+    step->count_exchange(config_.layer, dispatched.rows.rows(), dispatched.rows_sent,
+                         2 * dispatched.rows_sent * row_bytes, gate_flops + flops);
   }
   {
     PhaseSpan span(Phase::experts);

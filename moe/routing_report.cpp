@@ -9,7 +9,8 @@ namespace adagate {
 namespace {
 
 void add_to(std::vector<double>& sums, const std::vector<double>& values) {
-  for (size_t i = 0; i < sums.size(); ++i) sums[i] += values[i];
+  sums.resize(std::max(sums.size(), values.size()));
+  for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
 }
 
 void add_to(LayerRouting& sum, const LayerRouting& layer) {
@@ -17,6 +18,8 @@ void add_to(LayerRouting& sum, const LayerRouting& layer) {
   add_to(sum.sums.assigned, layer.sums.assigned);
   add_to(sum.sums.probability, layer.sums.probability);
   add_to(sum.sums.by_count, layer.sums.by_count);
+  add_to(sum.sums.gap, layer.sums.gap);
+  add_to(sum.rank_rows, layer.rank_rows);
   sum.sums.tokens += layer.sums.tokens;
   sum.sums.entropy += layer.sums.entropy;
   sum.sums.log_sum_exp_squared += layer.sums.log_sum_exp_squared;
@@ -52,9 +55,9 @@ void RoutingReport::add(const RoutingStep& step) {
 std::string RoutingReport::table() const {
   if (layers_.empty()) return "";
   int64_t most = most_experts(layers_);
-  std::string text = fmt::format("{:>9}", "MoE layer");
+  std::string text = fmt::format("{:>9}", "MoE block");
   for (int64_t k = 1; k <= most; ++k) text += fmt::format("{:>12}", counted(k, "expert"));
-  text += fmt::format("{:>22}{:>10}{:>14}\n", "load min / max", "entropy", "sent/step");
+  text += fmt::format("{:>22}{:>20}{:>14}\n", "load min / max", "entropy, nats", "sent/step");
   for (size_t l = 0; l < layers_.size(); ++l) {
     const LayerRouting& layer = layers_[l];
     const std::vector<double>& load = layer.sums.assigned;
@@ -62,12 +65,12 @@ std::string RoutingReport::table() const {
     double least = *std::min_element(load.begin(), load.end());
     double largest = *std::max_element(load.begin(), load.end());
     double scale = even > 0 ? 1 / even : 0;
-    double full = load.size() > 1 ? std::log(static_cast<double>(load.size())) : 1;
-    text += fmt::format("{:>9}", l);
+    double largest_entropy = std::log(static_cast<double>(load.size()));
+    text += fmt::format("{:>9}", layer.block);
     for (int64_t k = 1; k <= most; ++k)
       text += fmt::format("{:>10.1f} %", 100 * layer.share_with(k));
-    text += fmt::format("{:>13.2f} / {:>6.2f}{:>10.3f}{:>10.2f} MiB\n", least * scale,
-                        largest * scale, layer.mean_entropy() / full,
+    text += fmt::format("{:>13.2f} / {:>6.2f}{:>11.3f} of {:.3f}{:>10.2f} MiB\n", least * scale,
+                        largest * scale, layer.mean_entropy(), largest_entropy,
                         layer.bytes_sent / static_cast<double>(steps_) / (1 << 20));
   }
   return text;

@@ -18,8 +18,9 @@ class RoutingReport {
   // Sums over the steps added; losses are sums too.
   const std::vector<LayerRouting>& layers() const { return layers_; }
 
-  // One line per MoE layer: share of the tokens by number of experts, load of the experts relative
-  // to an even one (least, most), entropy of the gate relative to its largest, MiB sent per step.
+  // One line per MoE layer, under the number of its block: share of the tokens by number of
+  // experts, load of the experts relative to an even one (least, most), mean entropy of the gate
+  // beside the largest there can be, MiB sent per step.
   std::string table() const;
 
  private:

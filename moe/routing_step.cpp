@@ -13,8 +13,8 @@ double sum_of(const std::vector<double>& values) {
 // The flat form of one layer's sums, in this order on all ranks.
 template <class Layer, class F>
 void for_each_sum(Layer& layer, F&& f) {
-  for (auto* list :
-       {&layer.sums.single, &layer.sums.assigned, &layer.sums.probability, &layer.sums.by_count})
+  for (auto* list : {&layer.sums.single, &layer.sums.assigned, &layer.sums.probability,
+                     &layer.sums.by_count, &layer.sums.gap})
     for (auto& value : *list) f(value);
   for (auto* value : {&layer.sums.tokens, &layer.sums.entropy, &layer.sums.log_sum_exp_squared,
                       &layer.rows_sent, &layer.bytes_sent, &layer.flops})
@@ -32,8 +32,15 @@ double LayerRouting::share_with(int64_t k) const {
   return sums.by_count[static_cast<size_t>(k)] / sums.tokens;
 }
 
-RoutingStep::RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& balance)
-    : layers_(layers), experts_(experts), balance_(balance) {
+RoutingStep::RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& balance,
+                         std::vector<int64_t> blocks)
+    : layers_(layers), experts_(experts), balance_(balance), blocks_(std::move(blocks)) {
+  if (blocks_.empty()) {
+    blocks_.resize(static_cast<size_t>(layers));
+    std::iota(blocks_.begin(), blocks_.end(), 0);
+  }
+  check(static_cast<int64_t>(blocks_.size()) == layers, "{} blocks of {} MoE layers",
+        blocks_.size(), layers);
   check(balance.loss == "paper" || balance.loss == "switch" || balance.loss == "none",
         "moe.balance.loss is '{}': paper, switch or none", balance.loss);
   check(balance.scope == "global_batch" || balance.scope == "micro_batch",
@@ -43,7 +50,7 @@ RoutingStep::RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& b
 }
 
 int64_t RoutingStep::stride() const {
-  return 4 * experts_ + 1 + 6;
+  return 4 * experts_ + 1 + kGapBins + 6;
 }
 
 void RoutingStep::begin(int64_t micro_batches, bool keep_decisions) {
@@ -57,6 +64,8 @@ void RoutingStep::begin(int64_t micro_batches, bool keep_decisions) {
   total_.assign(size, 0.0);
   balance_loss_.assign(static_cast<size_t>(layers_), 0.0);
   z_loss_.assign(static_cast<size_t>(layers_), 0.0);
+  local_rows_.assign(static_cast<size_t>(layers_), 0.0);
+  rank_rows_.clear();
   kept_.assign(static_cast<size_t>(keep_decisions ? micro_batches * layers_ : 0), {});
 }
 
@@ -71,8 +80,16 @@ void RoutingStep::begin_micro_batch(int64_t index) {
 }
 
 void RoutingStep::reduce(Communicator& world) {
-  scope_ = std::exchange(local_, std::vector<double>(local_.size(), 0.0));
+  size_t size = local_.size();
+  auto ranks = static_cast<size_t>(world.size()), rank = static_cast<size_t>(world.rank());
+  scope_ = std::exchange(local_, std::vector<double>(size, 0.0));
+  scope_.resize(size + local_rows_.size() * ranks);  // each rank has its place
+  for (size_t l = 0; l < local_rows_.size(); ++l)
+    scope_[size + l * ranks + rank] = std::exchange(local_rows_[l], 0.0);
   world.sum_in_place(std::span<double>(scope_));
+  rank_rows_.resize(local_rows_.size() * ranks);
+  for (size_t i = 0; i < rank_rows_.size(); ++i) rank_rows_[i] += scope_[size + i];
+  scope_.resize(size);
   for (size_t i = 0; i < total_.size(); ++i) total_[i] += scope_[i];
   pending_ = false;
   reduced_ = true;
@@ -131,6 +148,7 @@ LayerRouting RoutingStep::unpack(const std::vector<double>& sums, int64_t layer)
   for (auto* list : {&result.sums.single, &result.sums.assigned, &result.sums.probability})
     list->resize(e);
   result.sums.by_count.resize(e + 1);
+  result.sums.gap.resize(static_cast<size_t>(kGapBins));
   const double* next = sums.data() + layer * stride();
   for_each_sum(result, [&](double& value) { value = *next++; });
   return result;
@@ -139,6 +157,10 @@ LayerRouting RoutingStep::unpack(const std::vector<double>& sums, int64_t layer)
 LayerRouting RoutingStep::layer(int64_t layer) const {
   check(layer >= 0 && layer < layers_, "MoE layer {} of {}", layer, layers_);
   LayerRouting result = unpack(total_, layer);
+  auto ranks = static_cast<int64_t>(rank_rows_.size()) / layers_;
+  auto rows = rank_rows_.begin() + layer * ranks;
+  result.rank_rows.assign(rows, rows + ranks);
+  result.block = blocks_[static_cast<size_t>(layer)];
   result.balance_loss = balance_loss_[static_cast<size_t>(layer)];
   result.z_loss = z_loss_[static_cast<size_t>(layer)];
   return result;
@@ -153,13 +175,15 @@ void RoutingStep::count(int64_t layer, const RoutingSums& sums) {
         "MoE layer {} with {} experts, counted where {} layers with {} are expected", layer,
         sums.single.size(), layers_, experts_);
   LayerRouting counted{.sums = sums};
+  counted.sums.gap.resize(static_cast<size_t>(kGapBins));
   double* next = local_.data() + layer * stride();
   for_each_sum(counted, [&](double value) { *next++ += value; });
   pending_ = true;
 }
 
-void RoutingStep::count_exchange(int64_t layer, int64_t rows_sent, int64_t bytes_sent,
+void RoutingStep::count_exchange(int64_t layer, int64_t rows, int64_t rows_sent, int64_t bytes_sent,
                                  double flops) {
+  local_rows_[static_cast<size_t>(layer)] += static_cast<double>(rows);
   double* last = local_.data() + (layer + 1) * stride();
   last[-3] += static_cast<double>(rows_sent);
   last[-2] += static_cast<double>(bytes_sent);

@@ -40,7 +40,9 @@ class RoutingObserver {
 
 // One MoE layer's step.
 struct LayerRouting {
+  int64_t block = 0;  // the transformer block that it is in
   RoutingSums sums;
+  std::vector<double> rank_rows = {};   // [ranks] assignments that the rank's experts worked on
   double rows_sent = 0;                 // assignments whose expert is on another rank
   double bytes_sent = 0;                // to other ranks, dispatch and combine of one forward pass
   double flops = 0;                     // of the gate and the experts, one forward pass
@@ -54,7 +56,9 @@ struct LayerRouting {
 
 class RoutingStep {
  public:
-  RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& balance);
+  // `blocks`: the transformer block of each layer; empty: 0, 1, ..
+  RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& balance,
+              std::vector<int64_t> blocks = {});
 
   // keep_decisions: those of a micro-batch may be asked for again, by a counting pass or by
   // activation checkpointing.
@@ -85,7 +89,9 @@ class RoutingStep {
   // The forward pass under way has been run before: nothing is counted, decisions are repeated.
   bool replays() const { return counted_ || recomputing(); }
   void count(int64_t layer, const RoutingSums& sums);
-  void count_exchange(int64_t layer, int64_t rows_sent, int64_t bytes_sent, double flops);
+  // `rows`: assignments that this rank's experts work on.
+  void count_exchange(int64_t layer, int64_t rows, int64_t rows_sent, int64_t bytes_sent,
+                      double flops);
   void keep(int64_t layer, const Selection& selection);
   const Selection& selection(int64_t layer) const;
   // Throws Error before the counts have been reduced.
@@ -101,6 +107,7 @@ class RoutingStep {
 
   int64_t layers_, experts_;
   BalanceConfig balance_;
+  std::vector<int64_t> blocks_;  // [layers]
   RoutingObserver* observer_ = nullptr;
   int64_t micro_batches_ = 1, micro_batch_ = 0;
   bool counted_ = false;  // by a counting pass
@@ -109,6 +116,8 @@ class RoutingStep {
   // [layers * stride()]: counted here and not reduced; the scope of the losses; the whole step.
   std::vector<double> local_, scope_, total_;
   std::vector<double> balance_loss_, z_loss_;  // [layers]
+  std::vector<double> local_rows_;             // [layers], of this rank, not reduced
+  std::vector<double> rank_rows_;              // [layers * ranks], of the whole step
   std::vector<Selection> kept_;                // [micro_batches * layers], or none
 };
 

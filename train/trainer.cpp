@@ -112,7 +112,7 @@ void Trainer::build_model() {
                           .checkpoint_blocks = config_.train.activation_checkpointing == "block"});
   if (model_->moe_layers() > 0) {
     evaluation_routing_ = std::make_unique<RoutingStep>(model_->moe_layers(), config_.moe.experts,
-                                                        config_.moe.balance);
+                                                        config_.moe.balance, model_->moe_blocks());
   }
 }
 

@@ -155,10 +155,13 @@ Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& 
   return y;
 }
 
-RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask) {
+RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
+                         bool pair_normalized) {
   int64_t tokens = tokens_of(selection), experts = scores.probabilities.dim(1);
   auto e = static_cast<size_t>(experts);
-  std::vector<double> flat(4 * e + 4);
+  constexpr auto bins = static_cast<size_t>(kGapBins);
+  const size_t gap = 4 * e + 1, scalars = gap + bins;
+  std::vector<double> flat(scalars + 3);
   launch_on(scores.probabilities.device(),
             RoutingSumsArgs{.probabilities = scores.probabilities.raw(),
                             .log_sum_exp = scores.log_sum_exp.raw(),
@@ -169,6 +172,7 @@ RoutingSums routing_sums(const GateScores& scores, const Selection& selection, c
                             .sums = flat.data(),
                             .tokens = tokens,
                             .experts = experts,
+                            .pair_normalized = pair_normalized,
                             .type = scores.probabilities.dtype()});
   auto part = [&](size_t begin, size_t size) {
     auto from = flat.begin() + static_cast<std::ptrdiff_t>(begin);
@@ -178,9 +182,10 @@ RoutingSums routing_sums(const GateScores& scores, const Selection& selection, c
           .assigned = part(e, e),
           .probability = part(2 * e, e),
           .by_count = part(3 * e, e + 1),
-          .tokens = flat[4 * e + 1],
-          .entropy = flat[4 * e + 2],
-          .log_sum_exp_squared = flat[4 * e + 3]};
+          .gap = part(gap, bins),
+          .tokens = flat[scalars],
+          .entropy = flat[scalars + 1],
+          .log_sum_exp_squared = flat[scalars + 2]};
 }
 
 }  // namespace adagate

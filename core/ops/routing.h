@@ -7,6 +7,7 @@
 // on its place in the batch. Padding tokens (mask 0) get no expert and enter no sum.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <vector>
 
@@ -64,17 +65,26 @@ Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& 
                        const Selection& selection, bool renormalize, const Tensor& mask,
                        std::function<RoutingLossGradient()> losses);
 
+// Upper ends of the bins of RoutingSums::gap, finer where a threshold would stand. A gap on an end
+// belongs to the bin below it, as a gap of just the threshold is one of two experts.
+inline constexpr std::array kGapEdges = {0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25,
+                                         0.3,  0.35, 0.4,  0.45, 0.5,   0.6, 0.7,   0.8,  0.9, 1.0};
+inline constexpr int64_t kGapBins = kGapEdges.size();
+
 // Sums over the real tokens of a batch; sums of sums are sums of the joined batches.
 struct RoutingSums {
   std::vector<double> single;       // [experts] tokens routed to this expert only
   std::vector<double> assigned;     // [experts] assignments
   std::vector<double> probability;  // [experts]
   std::vector<double> by_count;     // [experts + 1] tokens that took 0, 1, 2, .. experts
+  std::vector<double> gap = {};     // [kGapBins] tokens by R_1 - R_2, whatever the selection
   double tokens = 0;
   double entropy = 0;
   double log_sum_exp_squared = 0;
 };
-RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask);
+// pair_normalized: the gap is (R_1 - R_2) / (R_1 + R_2), as in SelectionRule.
+RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
+                         bool pair_normalized = false);
 
 // Kernels. `type` is that of the gate (f32 or f64).
 
@@ -168,8 +178,9 @@ struct RoutingSumsArgs {
   const int32_t* row_start = nullptr;
   const int32_t* expert = nullptr;
   const uint8_t* mask = nullptr;
-  double* sums = nullptr;  // host: single, assigned, probability, by_count, then the three scalars
+  double* sums = nullptr;  // host: single, assigned, probability, by_count, gap, the three scalars
   int64_t tokens = 0, experts = 0;
+  bool pair_normalized = false;
   DType type = DType::f32;
 };
 void launch(CpuStream&, const RoutingSumsArgs&);

@@ -1,5 +1,6 @@
 // What every gating policy must keep to, over the policy table; and the rules of single policies.
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "core/nn/parameter_store.h"
@@ -167,7 +168,8 @@ TEST_CASE("the sums are those of the plan", "[moe]") {
       RoutingSums expected{.single = std::vector<double>(kExperts),
                            .assigned = std::vector<double>(kExperts),
                            .probability = std::vector<double>(kExperts),
-                           .by_count = std::vector<double>(kExperts + 1)};
+                           .by_count = std::vector<double>(kExperts + 1),
+                           .gap = std::vector<double>(kGapBins)};
       for (int64_t t = 0; t < tokens; ++t) {
         if (!mask.data<uint8_t>()[t]) continue;
         auto mine = experts_of(s, t);
@@ -189,6 +191,43 @@ TEST_CASE("the sums are those of the plan", "[moe]") {
       for (size_t e = 0; e < kExperts; ++e)
         CHECK(sums.probability[e] == Approx(expected.probability[e]).epsilon(1e-12));
     }
+}
+
+TEST_CASE("the gaps tell the share of single-expert tokens under any threshold", "[moe]") {
+  constexpr int64_t kTokens = 700, kExperts = 4;
+  GateScores scores = random_scores(kTokens, kExperts);
+  // Gaps of exactly a threshold, and the largest there is.
+  auto* p = scores.probabilities.data<float>();
+  for (int64_t t = 0; t < kTokens; t += 7) {
+    float gap = t % 2 ? 0.5f : t == 0 ? 1.0f : static_cast<float>(kGapEdges[t / 7 % kGapBins]);
+    std::fill_n(p + t * kExperts, kExperts, 0.0f);
+    p[t * kExperts + 1] = gap;
+  }
+  Tensor mask = padded_mask(kTokens);
+  for (bool pair : {false, true}) {
+    std::vector<double> gap;
+    double below = 0;
+    for (int64_t bin = 0; bin < kGapBins; ++bin) {
+      GateConfig config{.policy = "adaptive"};
+      config.threshold = kGapEdges[static_cast<size_t>(bin)];
+      config.normalize = pair ? "pair" : "all";
+      Selection s = choose(*make_adaptive_policy(config, kExperts), scores, mask);
+      RoutingSums sums = routing_sums(scores, s, mask, pair);
+      INFO("pair " << pair << ", threshold " << config.threshold);
+      if (gap.empty()) gap = sums.gap;
+      CHECK(sums.gap == gap);  // whatever the selection
+      CHECK(std::accumulate(gap.begin(), gap.end(), 0.0) == sums.tokens);
+      below += gap[static_cast<size_t>(bin)];
+      CHECK(below == sums.by_count[2]);
+    }
+    CHECK(std::count(gap.begin(), gap.end(), 0.0) <= kGapBins / 2);
+  }
+}
+
+TEST_CASE("one expert has no second: the gap is the largest", "[moe]") {
+  GateScores scores = random_scores(30, 1);
+  Selection s = choose(*make_fixed_policy(1, 1), scores, {});
+  CHECK(routing_sums(scores, s, {}).gap.back() == 30);
 }
 
 TEST_CASE("the same seed gives the same plan; permuted tokens a permuted plan", "[moe]") {

@@ -34,11 +34,12 @@ RoutingSums sums_of(const Counted& c) {
 RoutingStep step_of(const std::vector<Counted>& layers) {
   RoutingStep step(static_cast<int64_t>(layers.size()),
                    static_cast<int64_t>(layers[0].assigned.size()),
-                   {.coefficient = 0.5, .z_coefficient = 0.25});
+                   {.coefficient = 0.5, .z_coefficient = 0.25},
+                   layers.size() == 2 ? std::vector<int64_t>{1, 4} : std::vector<int64_t>{});
   step.begin(1);
   for (size_t l = 0; l < layers.size(); ++l) {
     step.count(static_cast<int64_t>(l), sums_of(layers[l]));
-    step.count_exchange(static_cast<int64_t>(l), 3, static_cast<int64_t>(layers[l].mib * kMiB),
+    step.count_exchange(static_cast<int64_t>(l), 6, 3, static_cast<int64_t>(layers[l].mib * kMiB),
                         1e6);
   }
   step.end(*make_self_communicator());
@@ -59,11 +60,11 @@ RoutingReport three_steps() {
 
 TEST_CASE("The routing report's table is that of all its steps", "[moe]") {
   CHECK(three_steps().table() ==
-        "MoE layer    1 expert   2 experts   3 experts        load min / max   entropy"
+        "MoE block    1 expert   2 experts   3 experts        load min / max       entropy, nats"
         "     sent/step\n"
-        "        0      82.0 %      16.0 %       2.0 %         0.60 /   1.40     0.350"
+        "        1      82.0 %      16.0 %       2.0 %         0.60 /   1.40      0.385 of 1.099"
         "      2.50 MiB\n"
-        "        1      20.0 %      80.0 %       0.0 %         0.00 /   1.67     1.000"
+        "        4      20.0 %      80.0 %       0.0 %         0.00 /   1.67      1.099 of 1.099"
         "      0.00 MiB\n");
 }
 
@@ -71,14 +72,18 @@ TEST_CASE("The routing report's table of one expert, and of no tokens", "[moe]")
   RoutingReport one;
   one.add(step_of({{{0, 5}, {5}, 0, 0}}));
   CHECK(one.table() ==
-        "MoE layer    1 expert   2 experts        load min / max   entropy     sent/step\n"
-        "        0     100.0 %       0.0 %         1.00 /   1.00     0.000      0.00 MiB\n");
+        "MoE block    1 expert   2 experts        load min / max       entropy, nats"
+        "     sent/step\n"
+        "        0     100.0 %       0.0 %         1.00 /   1.00      0.000 of 0.000"
+        "      0.00 MiB\n");
   RoutingReport none;
   CHECK(none.table().empty());
   none.add(step_of({{{0, 0, 0}, {0, 0}}}));
   CHECK(none.table() ==
-        "MoE layer    1 expert   2 experts        load min / max   entropy     sent/step\n"
-        "        0       0.0 %       0.0 %         0.00 /   0.00     0.000      0.00 MiB\n");
+        "MoE block    1 expert   2 experts        load min / max       entropy, nats"
+        "     sent/step\n"
+        "        0       0.0 %       0.0 %         0.00 /   0.00      0.000 of 0.693"
+        "      0.00 MiB\n");
 }
 
 TEST_CASE("The routing report's layers are sums over the steps", "[moe]") {
@@ -94,6 +99,8 @@ TEST_CASE("The routing report's layers are sums over the steps", "[moe]") {
   CHECK(first.mean_entropy() == Approx(0.35 * std::log(3.0)));
   CHECK(first.sums.log_sum_exp_squared == 200);
   CHECK(first.rows_sent == 9);
+  CHECK(first.rank_rows == std::vector<double>{18});
+  CHECK(first.block == 1);
   CHECK(first.bytes_sent == 7.5 * kMiB);
   CHECK(first.flops == 3e6);
   // Each step's probabilities are even, so its balance loss is the coefficient; lse is 2.

@@ -25,14 +25,14 @@ RoutingStep routed() {
   sums.assigned = {2, 3};
   sums.by_count = {0, 3, 1};
   routing.count(0, sums);
-  routing.count_exchange(0, 3, 192, 1000);
+  routing.count_exchange(0, 5, 3, 192, 1000);
   sums.entropy = 1;
   sums.log_sum_exp_squared = 16;
   sums.single = {1, 0};
   sums.assigned = {4, 3};
   sums.by_count = {0, 1, 3};
   routing.count(1, sums);
-  routing.count_exchange(1, 5, 320, 1000);
+  routing.count_exchange(1, 7, 5, 320, 1000);
   routing.end(*make_self_mesh().world);
   return routing;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -151,6 +152,8 @@ inline void add_figures(const StepResult& r, const RoutingStep& routing, Outcome
     add("z-loss", layer.z_loss);
     add("routed tokens", layer.sums.tokens);
     for (double load : layer.sums.assigned) add("load", load);
+    for (double tokens : layer.sums.gap) add("gap", tokens);
+    add("rows of all ranks", std::accumulate(layer.rank_rows.begin(), layer.rank_rows.end(), 0.0));
   }
 }
 

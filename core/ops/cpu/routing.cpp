@@ -118,6 +118,21 @@ void backward_kernel(const RoutingBackwardArgs& a) {
   }
 }
 
+// The bin of kGapEdges that a token's probabilities fall into, in the arithmetic of the selection.
+template <class T>
+int64_t gap_bin(const T* p, int64_t experts, bool pair_normalized) {
+  T first = 0, second = 0;
+  for (int64_t e = 0; e < experts; ++e) {
+    second = std::max(second, std::min(first, p[e]));
+    first = std::max(first, p[e]);
+  }
+  T gap = first - second;
+  if (pair_normalized) gap /= first + second;
+  int64_t bin = 0;
+  while (bin + 1 < kGapBins && !(gap <= static_cast<T>(kGapEdges[static_cast<size_t>(bin)]))) ++bin;
+  return bin;
+}
+
 // Adds the tokens [begin, end) to `sums`, laid out as in RoutingSumsArgs.
 template <class T>
 void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sums) {
@@ -125,7 +140,8 @@ void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sum
   double* assigned = single + a.experts;
   double* probability = assigned + a.experts;
   double* by_count = probability + a.experts;
-  double* scalars = by_count + a.experts + 1;
+  double* gap = by_count + a.experts + 1;
+  double* scalars = gap + kGapBins;
   for (int64_t t = begin; t < end; ++t) {
     if (a.mask && !a.mask[t]) continue;
     int32_t first = a.row_start[t], last = a.row_start[t + 1];
@@ -134,6 +150,7 @@ void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sum
     by_count[last - first] += 1;
     const T* p = static_cast<const T*>(a.probabilities) + t * a.experts;
     for (int64_t e = 0; e < a.experts; ++e) probability[e] += static_cast<double>(p[e]);
+    gap[gap_bin(p, a.experts, a.pair_normalized)] += 1;
     double lse = static_cast<double>(static_cast<const T*>(a.log_sum_exp)[t]);
     scalars[0] += 1;
     scalars[1] += static_cast<double>(static_cast<const T*>(a.entropy)[t]);
@@ -143,7 +160,7 @@ void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sum
 
 template <class T>
 void sums_kernel(const RoutingSumsArgs& a) {
-  int64_t size = 4 * a.experts + 4;
+  int64_t size = 4 * a.experts + 1 + kGapBins + 3;
   int64_t blocks = (a.tokens + kSumBlock - 1) / kSumBlock;
   std::vector<double> partial(static_cast<size_t>(blocks * size));
 #pragma omp parallel for schedule(static) if (blocks > 1)
