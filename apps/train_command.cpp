@@ -85,9 +85,9 @@ int train(const RunConfig& config, const Options& options) {
   if (launch.rank == 0) {
     write_output(fmt::format("{}threads      {} per rank\n\n",
                              plan_report(trainer.config(), launch.ranks), threads));
-    progress = std::make_unique<ProgressPrinter>(config.train.log_every);
-    metrics = std::make_unique<MetricsWriter>(
-        std::filesystem::path(config.output) / "metrics.jsonl", trainer.continued_step());
+    auto file = std::filesystem::path(config.output) / "metrics.jsonl";
+    progress = std::make_unique<ProgressPrinter>(config.train.log_every, file);
+    metrics = std::make_unique<MetricsWriter>(file, trainer.continued_step());
     trainer.observe(*metrics);
     trainer.observe(*progress);
     trainer.observe(output_watch);

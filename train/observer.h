@@ -4,10 +4,12 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "core/base/phase_timer.h"
 #include "moe/routing_step.h"
+#include "train/best_loss.h"
 #include "train/training_step.h"
 
 namespace adagate {
@@ -23,6 +25,9 @@ struct StepReport {
   double flops = 0;                          // forward and backward, all ranks
   int64_t peak_memory = 0;                   // bytes of tensors on rank 0
   const RoutingStep* routing = nullptr;      // null in dense models
+  std::optional<BestLoss> best = {};         // of earlier steps
+  // This step's own, which come after it, and those of later steps.
+  int64_t evaluations_to_come = 0, checkpoints_to_come = 0;
 };
 
 struct EvaluationReport {
@@ -31,6 +36,13 @@ struct EvaluationReport {
   int64_t targets = 0;
   double seconds = 0;
   const RoutingStep* routing = nullptr;
+  std::optional<BestLoss> best = {};  // with this one
+};
+
+struct CheckpointReport {
+  int64_t step = 0;
+  std::filesystem::path path;
+  double seconds = 0;  // to save it
 };
 
 enum class TrainingEnd { finished, loss_reached, stopped_by_signal };
@@ -40,7 +52,7 @@ class TrainingObserver {
   virtual ~TrainingObserver() = default;
   virtual void on_step(const StepReport&) {}
   virtual void on_evaluation(const EvaluationReport&) {}
-  virtual void on_checkpoint(int64_t /*step*/, const std::filesystem::path&) {}
+  virtual void on_checkpoint(const CheckpointReport&) {}
   virtual void on_end(TrainingEnd) {}
 };
 

@@ -1,9 +1,9 @@
 #include "train/progress.h"
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <unistd.h>
+
+#include "core/base/counted.h"
+#include "core/base/log.h"
 
 #include "core/base/standard_output.h"
 
@@ -11,33 +11,23 @@ namespace adagate {
 namespace {
 
 constexpr int64_t kReportSteps = 50;  // steps behind the routing table at the end
-constexpr double kSmoothing = 0.1;
 constexpr std::chrono::milliseconds kBetweenLines{200};
+constexpr double kMiB = 1 << 20;
 
-// mpirun gives its ranks a pseudo-terminal whatever its own output is; what counts is the latter.
-bool writes_to_terminal() {
-  if (!isatty(STDOUT_FILENO)) return false;
-  if (!std::getenv("OMPI_COMM_WORLD_SIZE")) return true;
-  std::error_code error;
-  auto target = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), error);
-  return !error &&
-         (target.string().rfind("/dev/pts/", 0) == 0 || target.string().rfind("/dev/tty", 0) == 0);
-}
+// What fits no narrow terminal goes in this order, the first first.
+enum Weight : int { kRate, kNorm, kShare, kSpeed, kRemaining, kLoss, kSkipped, kStep };
 
-double smoothed(double average, double value) {
-  return average == 0 ? value : average + kSmoothing * (value - average);
-}
-
-std::string step_line(const StepReport& r, double rate, double step_seconds) {
-  double remaining = static_cast<double>(r.total_steps - r.step) * step_seconds;
-  std::string line = fmt::format("step {:>6}/{}  loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tokens/s",
-                                 r.step, r.total_steps, r.result.loss, r.learning_rate,
-                                 r.result.grad_norm, format_count(rate));
-  if (r.routing) {
-    line += fmt::format("  1-expert {:.1f} %", 100 * single_expert_share(*r.routing));
+void tell(const ExpertEvent& event) {
+  bool bad = event.kind == ExpertEvent::Kind::starved || event.kind == ExpertEvent::Kind::collapsed;
+  if (bad) {
+    log::warn("{}", describe(event));
+  } else {
+    log::info("{}", describe(event));
   }
-  if (r.result.skipped) line += "  SKIPPED (gradient not finite)";
-  return line + fmt::format("  ETA {}", format_duration(remaining));
+}
+
+std::string figure(const char* title, const std::string& text) {
+  return fmt::format("{:<16}{}\n", title, text);
 }
 
 }  // namespace
@@ -54,60 +44,111 @@ std::string format_count(double value) {
   return fmt::format("{:.0f}", value);
 }
 
-ProgressPrinter::ProgressPrinter(int64_t log_every)
-    : log_every_(log_every), terminal_(writes_to_terminal()) {}
+ProgressPrinter::ProgressPrinter(int64_t log_every, std::filesystem::path metrics)
+    : log_every_(log_every), metrics_(std::move(metrics)) {}
 
-void ProgressPrinter::print_line(const std::string& text) {
-  finish_live_line();
-  write_output(text + "\n");
-}
-
-void ProgressPrinter::finish_live_line() {
-  if (live_) write_output("\n");
-  live_ = false;
+std::vector<StatusField> ProgressPrinter::fields_of(const StepReport& r) const {
+  double remaining =
+      time_.seconds(r.total_steps - r.step, r.evaluations_to_come, r.checkpoints_to_come);
+  std::vector<StatusField> fields{
+      {fmt::format("step {:>6}/{}", r.step, r.total_steps), kStep},
+      {fmt::format("loss {:.4f}", r.result.loss), kLoss},
+      {fmt::format("lr {:.2e}", r.learning_rate), kRate},
+      {fmt::format("norm {:.3f}", r.result.grad_norm), kNorm},
+      {fmt::format("{} tokens/s", format_count(time_.tokens_per_second())), kSpeed}};
+  if (r.routing) {
+    double share = 100 * single_expert_share(*r.routing);
+    fields.push_back({fmt::format("1-expert {:.1f} %", share), kShare});
+  }
+  if (r.result.skipped) fields.push_back({"SKIPPED (gradient not finite)", kSkipped});
+  fields.push_back({fmt::format("ETA {}", format_duration(remaining)), kRemaining});
+  return fields;
 }
 
 void ProgressPrinter::on_step(const StepReport& r) {
-  rate_ = smoothed(rate_, static_cast<double>(r.result.tokens) / r.seconds);
-  step_seconds_ = smoothed(step_seconds_, r.seconds);
-  if (first_step_ < 0) first_step_ = r.step;
-  if (r.routing && r.step + kReportSteps > r.total_steps) recent_.add(*r.routing);
-  std::string line = step_line(r, rate_, step_seconds_);
-  if (terminal_) {
-    write_output("\r\x1b[K" + line);
-    live_ = true;
-    return;
+  time_.add_step(r.seconds, r.result.tokens);
+  bool first = steps_ == 0, last = r.step == r.total_steps;
+  ++steps_;
+  tokens_ += r.result.tokens;
+  step_seconds_ += r.seconds;
+  last_ = r;
+  last_.routing = nullptr;
+  if (r.routing) {
+    // Counted back from the end, where the last stretch is a whole one.
+    if ((r.total_steps - r.step + 1) % kReportSteps == 0) recent_.clear();
+    recent_.add(*r.routing);
+    for (const ExpertEvent& event : experts_.add(*r.routing)) tell(event);
   }
-  auto now = std::chrono::steady_clock::now();
-  bool due = r.step % log_every_ == 0 && now - last_line_ >= kBetweenLines;
-  if (due || r.step == first_step_ || r.step == r.total_steps || r.result.skipped) {
-    print_line(line);
-    last_line_ = now;
+  auto now = Clock::now();
+  bool due = now - last_line_ >= kBetweenLines;
+  if (!console_.renews()) due = due && r.step % log_every_ == 0;
+  if (!due && !first && !last && !r.result.skipped) return;
+  std::vector<StatusField> fields = fields_of(r);
+  if (console_.renews() && !r.result.skipped) {
+    console_.renew(status_line(fields, console_.width()));
+  } else {
+    console_.print(status_line(fields));
   }
+  last_line_ = now;
 }
 
 void ProgressPrinter::on_evaluation(const EvaluationReport& r) {
+  time_.add_evaluation(r.seconds);
+  evaluation_ = r;
+  evaluation_->routing = nullptr;
   std::string line = fmt::format("step {:>6}  validation loss {:.4f}  perplexity {:.2f}", r.step,
                                  r.loss, std::exp(r.loss));
   if (r.routing) {
     line += fmt::format("  1-expert {:.1f} %", 100 * single_expert_share(*r.routing));
   }
-  print_line(line);
+  console_.print(line);
 }
 
-void ProgressPrinter::on_checkpoint(int64_t step, const std::filesystem::path& path) {
-  print_line(fmt::format("step {:>6}  saved {}", step, path.string()));
+void ProgressPrinter::on_checkpoint(const CheckpointReport& r) {
+  time_.add_checkpoint(r.seconds);
+  checkpoint_ = r.path;
+  console_.print(fmt::format("step {:>6}  saved {}", r.step, r.path.string()));
+}
+
+std::string ProgressPrinter::summary() const {
+  double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  std::string text = figure(
+      "steps", fmt::format("{} of {}{}", last_.step, last_.total_steps,
+                           steps_ == last_.step ? "" : fmt::format(", {} of them now", steps_)));
+  text += figure("time", fmt::format("{}, {} of it in steps", format_duration(seconds),
+                                     format_duration(step_seconds_)));
+  text +=
+      figure("tokens", fmt::format("{}, {} a second", format_count(static_cast<double>(tokens_)),
+                                   format_count(static_cast<double>(tokens_) / step_seconds_)));
+  text += figure("loss", fmt::format("{:.4f}", last_.result.loss));
+  if (evaluation_) {
+    text += figure("validation loss",
+                   fmt::format("{:.4f} at step {}", evaluation_->loss, evaluation_->step));
+  }
+  if (auto best = evaluation_ ? evaluation_->best : last_.best) {
+    text += figure("best", fmt::format("{:.4f} at step {}", best->loss, best->step));
+  }
+  text += figure("peak memory", fmt::format("{:.0f} MiB of tensors on rank 0",
+                                            static_cast<double>(last_.peak_memory) / kMiB));
+  if (std::string starved = experts_.starved(); !starved.empty()) {
+    text += figure("starved experts", starved);
+  }
+  if (!metrics_.empty()) text += figure("metrics", metrics_.string());
+  if (!checkpoint_.empty()) text += figure("checkpoint", checkpoint_.string());
+  return text;
 }
 
 void ProgressPrinter::on_end(TrainingEnd end) {
-  if (end == TrainingEnd::loss_reached) print_line("the loss asked for is reached");
+  console_.keep();
+  if (end == TrainingEnd::loss_reached) console_.print("the loss asked for is reached");
   if (end == TrainingEnd::stopped_by_signal) {
-    print_line("stopped by a signal; go on with --resume=auto");
+    console_.print("stopped by a signal; go on with --resume=auto");
   }
   if (recent_.steps() > 0) {
-    print_line(fmt::format("routing of the last {} steps\n{}", recent_.steps(), recent_.table()));
+    console_.print(fmt::format("routing of the last {}\n{}", counted(recent_.steps(), "step"),
+                               recent_.table()));
   }
-  finish_live_line();
+  if (steps_ > 0) console_.print(summary());
 }
 
 }  // namespace adagate

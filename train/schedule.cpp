@@ -87,4 +87,8 @@ int64_t Duration::steps(const StepSizes& sizes) const {
   return static_cast<int64_t>(std::min(steps, kMost));
 }
 
+int64_t times_due(int64_t every, int64_t first, int64_t last) {
+  return every == 0 || last < first ? 0 : last / every - (first - 1) / every;
+}
+
 }  // namespace adagate

@@ -40,4 +40,7 @@ class Duration {
   Unit unit_ = Unit::steps;
 };
 
+// How many steps from `first` to `last` are multiples of `every`; 0 for 0, which is never.
+int64_t times_due(int64_t every, int64_t first, int64_t last);
+
 }  // namespace adagate

@@ -215,6 +215,7 @@ void Trainer::load_state() {
   optimizer_->set_steps(state_.step - record.skipped_steps);
   saved_step_ = start_step_ = state_.step;
   evaluation_due_ = record.evaluation_due;
+  best_ = read_best(state_.extra);
   log::info("resumed from {} at step {}", resumed_from_->string(), state_.step);
 }
 
@@ -225,6 +226,7 @@ std::string Trainer::data_hash() const {
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
   set_progress_note(fmt::format("checkpoint of step {}", state_.step));
+  auto start = PhaseTimer::Clock::now();
   DataState data = loader_->state();
   state_.epoch = data.position.epoch;
   state_.epoch_step = data.position.step;
@@ -237,16 +239,32 @@ void Trainer::save() {
             .tokenizer = config_.data.tokenizer,
             .tokenizer_hash = hash_text(tokenizer_->hash())}
       .write(state_);
+  write_best(best_, state_.extra);
   fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
                                   options_.config_yaml, mesh_, config_.checkpoint.keep);
   saved_step_ = state_.step;
-  for (auto* observer : observers_) observer->on_checkpoint(state_.step, path);
+  CheckpointReport report{.step = state_.step, .path = path, .seconds = seconds_since(start)};
+  for (auto* observer : observers_) observer->on_checkpoint(report);
+}
+
+int64_t Trainer::interval(const Duration& every) const {
+  return every.is_zero() ? 0 : std::max<int64_t>(1, every.steps(sizes_));
 }
 
 bool Trainer::due(const Duration& every) const {
-  if (every.is_zero()) return false;
-  int64_t steps = std::max<int64_t>(1, every.steps(sizes_));
-  return state_.step % steps == 0;
+  return times_due(interval(every), state_.step, state_.step) > 0;
+}
+
+int64_t Trainer::evaluations_to_come() const {
+  if (!data_.validation) return 0;
+  int64_t every = interval(config_.train.evaluate_every);
+  int64_t at_end = times_due(every, total_steps_, total_steps_) == 0;
+  return times_due(every, state_.step, total_steps_) + at_end;
+}
+
+int64_t Trainer::checkpoints_to_come() const {
+  return times_due(interval(config_.checkpoint.every), state_.step, total_steps_ - 1) +
+         config_.checkpoint.save_at_end;
 }
 
 StepReport Trainer::one_step() {
@@ -280,6 +298,9 @@ StepReport Trainer::one_step() {
                                 result.visible_pairs, static_cast<int64_t>(assignments));
   report.phases = PhaseTimer::current().take();
   report.peak_memory = allocator_stats().peak_bytes_in_use;
+  report.best = best_;
+  report.evaluations_to_come = evaluations_to_come();
+  report.checkpoints_to_come = checkpoints_to_come();
   report.seconds = seconds_since(start);
   skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
   check(skipped_in_a_row_ < kMaxSkippedSteps,
@@ -297,11 +318,13 @@ std::optional<double> Trainer::run_evaluation() {
                       limit);
   EvaluationResult result = evaluate(*model_, pass, mesh_, evaluation_routing_.get(), stop_wanted);
   if (result.stopped) return std::nullopt;
+  best_ = better(best_, result.loss, state_.step);
   EvaluationReport report{.step = state_.step,
                           .loss = result.loss,
                           .targets = result.targets,
                           .seconds = seconds_since(start),
-                          .routing = evaluation_routing_.get()};
+                          .routing = evaluation_routing_.get(),
+                          .best = best_};
   for (auto* observer : observers_) observer->on_evaluation(report);
   return result.loss;
 }

@@ -71,7 +71,11 @@ class Trainer {
   // Evaluates. The run's end, if that ends it.
   std::optional<TrainingEnd> end_by_evaluation();
   void save();
+  int64_t interval(const Duration& every) const;  // in steps; 0: never
   bool due(const Duration& every) const;
+  // From the present step on, its own included.
+  int64_t evaluations_to_come() const;
+  int64_t checkpoints_to_come() const;
 
   std::unique_ptr<DirectoryLock> output_lock_;
   RunConfig config_;
@@ -92,7 +96,8 @@ class Trainer {
   StepSizes sizes_;
   int64_t total_steps_ = 0;
   int64_t start_step_ = 0, saved_step_ = -1;
-  bool evaluation_due_ = false;  // at this step; a stop may leave it to the run that goes on
+  bool evaluation_due_ = false;   // at this step; a stop may leave it to the run that goes on
+  std::optional<BestLoss> best_;  // validation loss so far
   int skipped_in_a_row_ = 0;
 };
 

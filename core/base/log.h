@@ -1,6 +1,7 @@
 // Messages to the terminal (stderr), prefixed with the rank when there are several.
 #pragma once
 
+#include <functional>
 #include <spdlog/spdlog.h>
 
 namespace adagate::log {
@@ -10,6 +11,10 @@ void set_rank(int rank, int world_size);
 
 // One of debug, info, warning, error. Throws Error on another word.
 void set_level(const std::string& level);
+
+// Called before each message that is printed, by the thread that prints it: whoever renews a line
+// on the terminal takes it away. Empty: nobody. It must not log.
+void set_before_message(std::function<void()> action);
 
 using spdlog::debug;
 using spdlog::error;

@@ -27,8 +27,13 @@ bool write_output(std::string_view text) {
   errno = 0;
   bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
   written = written && std::fflush(stdout) == 0;
-  if (!written) g_failure = errno != 0 ? errno : EIO;
+  if (!written) note_output_failure(errno != 0 ? errno : EIO);
   return written;
+}
+
+void note_output_failure(int error) {
+  int none = 0;
+  g_failure.compare_exchange_strong(none, error);
 }
 
 int output_failure() {

@@ -14,6 +14,8 @@ bool write_output(std::string_view text);
 
 // errno of the write that failed first, 0 when none has: EPIPE when the reader has gone.
 int output_failure();
+// Takes note of one, for those who write by themselves.
+void note_output_failure(int error);
 
 // errno that writing would meet now, 0 if none is foreseen: a closed stream, a pipe without reader.
 int foreseen_output_failure();

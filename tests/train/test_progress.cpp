@@ -1,11 +1,15 @@
 // The lines that a person watching a run sees.
+#include <cmath>
 #include <cstdio>
+#include <map>
 #include <unistd.h>
 
 #include "parallel/communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
+#include "train/best_loss.h"
 #include "train/progress.h"
+#include "train/terminal.h"
 
 using namespace adagate;
 
@@ -63,9 +67,7 @@ TEST_CASE("progress: the first, the last, each n-th and each skipped step has a 
     printer.on_step(skipped);
     printer.on_step(report_of(7200));
     printer.on_evaluation({.step = 7200, .loss = 2});
-    printer.on_checkpoint(7200, "run/checkpoints/step-00007200");
-    printer.on_end(TrainingEnd::loss_reached);
-    printer.on_end(TrainingEnd::stopped_by_signal);
+    printer.on_checkpoint({.step = 7200, .path = "run/checkpoints/step-00007200"});
   });
   std::string figures = "  loss 3.2500  lr 2.50e-04  norm 1.500  32.0k tokens/s";
   CHECK(text == "step      1/7200" + figures +
@@ -77,7 +79,101 @@ TEST_CASE("progress: the first, the last, each n-th and each skipped step has a 
                     figures +
                     "  ETA 0:00:00\n"
                     "step   7200  validation loss 2.0000  perplexity 7.39\n"
-                    "step   7200  saved run/checkpoints/step-00007200\n"
-                    "the loss asked for is reached\n"
-                    "stopped by a signal; go on with --resume=auto\n");
+                    "step   7200  saved run/checkpoints/step-00007200\n");
+}
+
+TEST_CASE("progress: the end tells what the run came to and where it is") {
+  auto run = [](TrainingEnd end) {
+    return printed([end] {
+      ProgressPrinter printer(1000, "run/metrics.jsonl");
+      for (int64_t step : {7198, 7199}) {
+        StepReport report = report_of(step);
+        report.peak_memory = int64_t{300} << 20;
+        report.best = BestLoss{.loss = 1.75, .step = 7000};
+        printer.on_step(report);
+      }
+      printer.on_evaluation({.step = 7199, .loss = 2, .best = BestLoss{1.75, 7000}});
+      printer.on_checkpoint({.step = 7199, .path = "run/checkpoints/step-00007199"});
+      printer.on_end(end);
+    });
+  };
+  std::string finished = run(TrainingEnd::finished);
+  std::string summary =
+      "steps           7199 of 7200, 2 of them now\n"
+      "time            0:00:00, 0:00:04 of it in steps\n"
+      "tokens          128.0k, 32.0k a second\n"
+      "loss            3.2500\n"
+      "validation loss 2.0000 at step 7199\n"
+      "best            1.7500 at step 7000\n"
+      "peak memory     300 MiB of tensors on rank 0\n"
+      "metrics         run/metrics.jsonl\n"
+      "checkpoint      run/checkpoints/step-00007199\n";
+  CHECK_THAT(finished, Catch::Contains("step-00007199\n" + summary));
+  CHECK_THAT(run(TrainingEnd::loss_reached),
+             Catch::Contains("the loss asked for is reached\n" + summary));
+  CHECK_THAT(run(TrainingEnd::stopped_by_signal),
+             Catch::Contains("stopped by a signal; go on with --resume=auto\n" + summary));
+  // A run that had nothing to do has nothing to tell.
+  CHECK(printed([] { ProgressPrinter(1).on_end(TrainingEnd::finished); }).empty());
+}
+
+TEST_CASE("progress: the time to come counts evaluations and checkpoints") {
+  RemainingTime time;
+  CHECK(time.tokens_per_second() == 0);
+  time.add_step(50, 100);  // warms up
+  CHECK(time.seconds(10, 3, 3) == 500);
+  for (int i = 0; i < 40; ++i) time.add_step(i % 2 ? 1 : 3, 100);
+  CHECK(time.tokens_per_second() == Approx(50));
+  CHECK(time.seconds(10, 0, 0) == Approx(20));
+  time.add_evaluation(30);
+  time.add_checkpoint(7);
+  CHECK(time.seconds(10, 3, 2) == Approx(20 + 90 + 14));
+  for (int i = 0; i < 500; ++i) time.add_step(4, 100);  // slower from now on
+  CHECK(time.seconds(10, 0, 0) == Approx(40).epsilon(0.01));
+}
+
+TEST_CASE("progress: a line that does not fit loses what matters least") {
+  std::vector<StatusField> fields{
+      {"step 1/9", 9}, {"lr 2e-4", 1}, {"norm 1.5", 2}, {"ETA 0:10", 5}};
+  CHECK(status_line(fields) == "step 1/9  lr 2e-4  norm 1.5  ETA 0:10");
+  CHECK(status_line(fields, 37) == status_line(fields));
+  CHECK(status_line(fields, 36) == "step 1/9  norm 1.5  ETA 0:10");
+  CHECK(status_line(fields, 27) == "step 1/9  ETA 0:10");
+  CHECK(status_line(fields, 17) == "step 1/9");
+  CHECK(status_line(fields, 3) == "ste");
+  CHECK(status_line(fields, -1).empty());
+}
+
+TEST_CASE("progress: where no line renews itself") {
+  auto wanted = [](std::map<std::string, std::string> variables) {
+    return renewing_lines_wanted([&](const char* name) {
+      auto it = variables.find(name);
+      return it == variables.end() ? nullptr : it->second.c_str();
+    });
+  };
+  CHECK(wanted({{"TERM", "xterm"}}));
+  CHECK(wanted({{"TERM", "xterm"}, {"NO_COLOR", ""}, {"CI", "false"}}));
+  CHECK_FALSE(wanted({}));
+  CHECK_FALSE(wanted({{"TERM", "dumb"}}));
+  CHECK_FALSE(wanted({{"TERM", "xterm"}, {"NO_COLOR", "1"}}));
+  CHECK_FALSE(wanted({{"TERM", "xterm"}, {"CI", "true"}}));
+}
+
+TEST_CASE("progress: the best validation loss is kept by checkpoints") {
+  std::map<std::string, std::string> extra;
+  CHECK_FALSE(read_best(extra));
+  write_best(std::nullopt, extra);
+  CHECK(extra.empty());
+  auto best = better(std::nullopt, std::nan(""), 1);
+  CHECK_FALSE(best);
+  best = better(best, 1.0 / 3, 2);
+  best = better(best, 2, 3);
+  best = better(best, 1.0 / 3, 4);
+  write_best(best, extra);
+  auto read = read_best(extra);
+  REQUIRE(read);
+  CHECK(read->loss == 1.0 / 3);
+  CHECK(read->step == 2);
+  for (auto& [key, value] : extra) value = "nonsense";
+  CHECK_FALSE(read_best(extra));
 }

@@ -72,6 +72,56 @@ TEST_CASE("run: saves as often and keeps as many as it is told") {
   CHECK(names_in(folder.path() / "run/checkpoints") == Names{"step-00000003", "step-00000004"});
 }
 
+TEST_CASE("run: each step knows how many evaluations and checkpoints are to come") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.train.length = steps(6);
+  for (bool validation : {false, true}) {
+    config.data.validation_share = validation ? 0.3 : 0;
+    for (int every : {0, 1, 2, 4, 6, 9}) {
+      config.train.evaluate_every = steps(every);
+      config.checkpoint.every = steps(every);
+      config.checkpoint.save_at_end = every % 2 == 0;
+      INFO("every " << every << ", validation " << validation);
+      config.output = folder.path(fmt::format("run-{}-{}", validation, every));
+      Watcher seen = watch(config);
+      REQUIRE(seen.steps.size() == 6);
+      for (const StepReport& step : seen.steps) {
+        CHECK(step.checkpoints_to_come ==
+              std::count_if(seen.saved.begin(), seen.saved.end(),
+                            [&](int64_t saved) { return saved >= step.step; }));
+        CHECK(step.evaluations_to_come ==
+              std::count_if(seen.evaluations.begin(), seen.evaluations.end(),
+                            [&](const EvaluationReport& e) { return e.step >= step.step; }));
+      }
+    }
+  }
+}
+
+TEST_CASE("run: the best validation loss outlives a stop") {
+  TempFolder folder;
+  RunConfig config = run_config(folder);
+  config.data.validation_share = 0.3;
+  config.train.length = steps(3);
+  config.train.evaluate_every = steps(1);
+  config.checkpoint.save_at_end = true;
+  Watcher first = watch(config);
+  auto best = first.evaluations.back().best;
+  REQUIRE(best);
+  CHECK_FALSE(first.steps[0].best);
+  for (const EvaluationReport& e : first.evaluations) CHECK(best->loss <= e.loss);
+  config.checkpoint.resume = "auto";
+  config.train.length = steps(4);
+  config.train.optimizer.learning_rate = 10;  // from now on all is worse
+  Watcher second = watch(config);
+  REQUIRE(second.steps.size() == 1);
+  REQUIRE(second.steps[0].best);
+  CHECK(second.steps[0].best->loss == best->loss);
+  CHECK(second.evaluations.back().loss > best->loss);
+  CHECK(second.evaluations.back().best->loss == best->loss);
+  CHECK(second.evaluations.back().best->step == best->step);
+}
+
 TEST_CASE("run: recomputed activations and parts of the batch save memory and train alike") {
   OneThread one;
   TempFolder folder;

@@ -63,7 +63,7 @@ struct Watcher final : TrainingObserver {
     evaluations.push_back(report);
     evaluations.back().routing = nullptr;
   }
-  void on_checkpoint(int64_t step, const std::filesystem::path&) override { saved.push_back(step); }
+  void on_checkpoint(const CheckpointReport& report) override { saved.push_back(report.step); }
 
   std::vector<double> losses() const {
     std::vector<double> all;
