@@ -4,7 +4,6 @@
 
 #include "core/base/counted.h"
 #include "core/base/log.h"
-
 #include "core/base/standard_output.h"
 
 namespace adagate {
