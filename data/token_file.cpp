@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "core/base/error.h"
+#include "core/io/atomic_file.h"
 
 namespace adagate {
 namespace {
@@ -183,9 +184,7 @@ std::string writable_path(const std::string& path) {
 }  // namespace
 
 TokenFileWriter::TokenFileWriter(const std::string& path, const Tokenizer& tokenizer)
-    : path_(writable_path(path)),
-      temporary_(path_ + ".partial." + std::to_string(getpid())),
-      hash_(std::make_unique<Hash>()) {
+    : path_(writable_path(path)), hash_(std::make_unique<Hash>()) {
   std::memcpy(header_.magic, kMagic, sizeof kMagic);
   header_.version = kVersion;
   header_.header_size = kHeaderSize;
@@ -193,7 +192,7 @@ TokenFileWriter::TokenFileWriter(const std::string& path, const Tokenizer& token
   header_.token_width = header_.vocabulary <= 1 << 16 ? 2 : 4;
   header_.tokenizer_hash = tokenizer.hash();
   tokenizer.name().copy(header_.tokenizer_name, sizeof header_.tokenizer_name - 1);
-  file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  file_ = open_temporary(path_, temporary_, 0666);
   check(file_ >= 0, "token file {}: cannot be written ({}); name a writable folder", path,
         std::strerror(errno));
   written_ = kHeaderSize;  // the header comes last

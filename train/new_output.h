@@ -3,7 +3,7 @@
 
 #include <filesystem>
 #include <memory>
-#include <set>
+#include <vector>
 
 #include "parallel/communicator.h"
 
@@ -23,8 +23,8 @@ class DirectoryLock {
   int fd_ = -1;
 };
 
-// Makes the directory on rank 0 and locks it, and takes back what was made of it and of its cache
-// of tokenized texts when it is destroyed without keep().
+// Makes the directory on rank 0 and locks it, and takes back what was made when it is destroyed
+// without keep(): its own files, then directories that are empty.
 class NewOutput {
  public:
   // Collective. Throws Error naming the key output, the path and the cause.
@@ -32,7 +32,9 @@ class NewOutput {
   ~NewOutput();
   NewOutput(const NewOutput&) = delete;
   NewOutput& operator=(const NewOutput&) = delete;
-  const std::filesystem::path& cache() const { return cache_; }
+  const std::filesystem::path& path() const { return path_; }
+  // Files and directories to take back, in the order in which they were made.
+  std::vector<std::filesystem::path>& made() { return made_; }
   // The lock is to be held while the run lasts.
   std::unique_ptr<DirectoryLock> keep() {
     keep_ = true;
@@ -41,10 +43,8 @@ class NewOutput {
 
  private:
   std::unique_ptr<DirectoryLock> lock_;  // rank 0
-  std::filesystem::path cache_;
-  std::filesystem::path made_;              // the uppermost directory; empty: none
-  std::set<std::filesystem::path> cached_;  // before this run
-  bool had_cache_ = false;
+  std::filesystem::path path_;
+  std::vector<std::filesystem::path> made_;
   bool keep_ = true;  // on the other ranks
 };
 

@@ -72,6 +72,20 @@ bool is_real_directory(const fs::path& path) {
   return fs::is_directory(fs::symlink_status(path, error));
 }
 
+// Of a text's name, "-", the hash of its content, "-", that of its tokenizer, ".tokens".
+bool is_cached_text(std::string_view name) {
+  constexpr size_t kHash = 16;
+  if (!name.ends_with(".tokens")) return false;
+  name.remove_suffix(std::string_view(".tokens").size());
+  for (int hash = 0; hash < 2; ++hash) {
+    if (name.size() < kHash + 1 || name[name.size() - kHash - 1] != '-') return false;
+    auto digits = name.substr(name.size() - kHash);
+    if (digits.find_first_not_of("0123456789abcdef") != std::string_view::npos) return false;
+    name.remove_suffix(kHash + 1);
+  }
+  return true;
+}
+
 bool has_manifest(const fs::path& path) {
   std::error_code error;
   return fs::exists(path / kManifestFile, error);
@@ -208,6 +222,23 @@ void check_checkpoint_names(const fs::path& directory, int64_t first, int64_t la
           "choose another --output",
           path.string());
   }
+}
+
+void clean_temporaries(const fs::path& output) {
+  auto clean = [](const fs::path& directory, auto&& is_own) {
+    for (const std::string& name : names_in(directory)) {
+      auto final = final_name(name);
+      if (final && is_own(*final)) unlink((directory / name).c_str());
+    }
+  };
+  clean(output,
+        [](const std::string& name) { return name == kConfigFile || name == kMetricsFile; });
+  if (!is_link(output / "cache")) clean(output / "cache", is_cached_text);  // else others use it
+}
+
+void take_back(const std::vector<fs::path>& made) {
+  for (auto path = made.rbegin(); path != made.rend(); ++path)
+    if (rmdir(path->c_str()) != 0 && errno == ENOTDIR) unlink(path->c_str());
 }
 
 fs::path make_half_written(const fs::path& directory, int64_t step) {

@@ -13,6 +13,8 @@
 namespace adagate {
 
 constexpr const char* kManifestFile = "manifest.json";
+constexpr const char* kMetricsFile = "metrics.jsonl";
+constexpr const char* kConfigFile = "config.yaml";
 
 std::string step_name(int64_t step);          // "step-00000100": a checkpoint
 std::string half_written_name(int64_t step);  // ".step-00000100.tmp": one that is being written
@@ -47,6 +49,14 @@ void rotate_checkpoints(const std::filesystem::path& directory, int64_t keep,
 // checkpoints has the name that one of the steps [first, last] would get.
 void check_checkpoint_names(const std::filesystem::path& directory, int64_t first,
                             int64_t last = INT64_MAX);
+
+// Removes what killed processes have left of half-written files directly below a run's output and
+// in its cache. No run must be writing there.
+void clean_temporaries(const std::filesystem::path& output);
+
+// Removes files and directories that this process has made, the last one first; directories only
+// while they are empty.
+void take_back(const std::vector<std::filesystem::path>& made);
 
 // The empty directory below `directory` in which the checkpoint of `step` is written. Throws Error.
 std::filesystem::path make_half_written(const std::filesystem::path& directory, int64_t step);

@@ -32,7 +32,7 @@ bool first_of_node() {
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
                                         const fs::path& cache, Communicator& world,
-                                        CacheShared shared) {
+                                        CacheShared shared, std::vector<fs::path>* made) {
   bool first = shared == CacheShared::by_all ? world.rank() == 0 : first_of_node();
   fs::path tokens = path;
   auto on_all = [&](auto&& work) { on_all_ranks(world, [&] { named(key, work); }); };
@@ -52,10 +52,12 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
   on_all([&] {
     std::error_code error;
     if (!first || tokens == path || fs::exists(tokens, error)) return;
-    make_directories(cache);
+    auto directories = make_directories(cache);
+    if (made) made->insert(made->end(), directories.begin(), directories.end());
     TokenizeProgress done =
         tokenize_files({path}, tokenizer, tokens.string(), {},
                        [](const TokenizeProgress&) { check_not_stopped(kStoppedEarly); });
+    if (made) made->push_back(tokens);
     log::info("tokenized {}: {} tokens", path, done.tokens);
   });
   std::unique_ptr<TokenDataset> dataset;
@@ -68,10 +70,10 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
 }
 
 RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
-                      Communicator& world, CacheShared shared) {
+                      Communicator& world, CacheShared shared, std::vector<fs::path>* made) {
   const DataConfig& data = config.data;
   auto open = [&](const std::string& path, const char* key) {
-    return open_text(path, key, tokenizer, config.model.context, cache, world, shared);
+    return open_text(path, key, tokenizer, config.model.context, cache, world, shared, made);
   };
   RunData opened;
   opened.train_text = open(data.train, "data.train");

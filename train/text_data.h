@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "data/dataset.h"
 #include "data/tokenizer.h"
@@ -18,11 +19,12 @@ enum class CacheShared { by_all, by_node };
 // The data set of `path`: a token file of `tokenizer`, or a text file, which the first of the ranks
 // that share `cache` tokenizes once into it, under a name made of its content's and the tokenizer's
 // hash. `key` names the config key in errors. Collective. Throws Error: missing, empty, made with
-// another tokenizer, ...
+// another tokenizer, ... What this rank makes below `cache` is added to `made`, in that order.
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
                                         const std::filesystem::path& cache, Communicator& world,
-                                        CacheShared shared = CacheShared::by_all);
+                                        CacheShared shared = CacheShared::by_all,
+                                        std::vector<std::filesystem::path>* made = nullptr);
 
 // What a run trains on and is evaluated on.
 struct RunData {
@@ -35,6 +37,7 @@ struct RunData {
 // Collective, with the errors of open_text.
 RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer,
                       const std::filesystem::path& cache, Communicator& world,
-                      CacheShared shared = CacheShared::by_all);
+                      CacheShared shared = CacheShared::by_all,
+                      std::vector<std::filesystem::path>* made = nullptr);
 
 }  // namespace adagate

@@ -48,7 +48,8 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   check_output();
   build_model();
   load_state();
-  data_ = open_run_data(config_, *tokenizer_, output.cache(), *mesh_.world);
+  data_ = open_run_data(config_, *tokenizer_, output.path() / "cache", *mesh_.world,
+                        CacheShared::by_all, &output.made());
   loader_ = std::make_unique<DataLoader>(*data_.train,
                                          SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
                                                        .global_batch = config_.train.batch,
@@ -172,6 +173,7 @@ std::vector<fs::path> Trainer::abandoned_checkpoints() const {
   auto all = complete_checkpoints(checkpoint_directory());
   int64_t start = -1;
   std::error_code error;
+    clean_temporaries(config_.output);
   for (auto& [step, path] : all)
     if (resumed_from_ && fs::equivalent(path, *resumed_from_, error)) start = step;
   std::vector<fs::path> abandoned;

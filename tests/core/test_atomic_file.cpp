@@ -153,3 +153,20 @@ TEST_CASE("atomic file: names of temporaries, and of nothing else") {
     CHECK_FALSE(final_name(other));
   }
 }
+
+TEST_CASE("directories: those that were made are told, and none stays when one can't be") {
+  TempFolder folder;
+  fs::path root = folder.path();
+  CHECK(make_directories(root / "a/b") == std::vector<fs::path>{root / "a", root / "a/b"});
+  CHECK(make_directories(root / "a/b").empty());
+  CHECK(make_directories(root / "a/c/") == std::vector<fs::path>{root / "a/c"});
+  folder.write("file", "x");
+  fs::create_symlink("nowhere", folder.path("dangling"));
+  for (fs::path bad : {root / "file", root / "file/below", root / "dangling",
+                       root / "new" / std::string(300, 'x')}) {
+    INFO(bad);
+    CHECK_THROWS_AS(make_directories(bad), Error);
+  }
+  CHECK_FALSE(fs::exists(root / "new"));
+  CHECK(fs::is_symlink(root / "dangling"));
+}

@@ -238,6 +238,11 @@ FAULTS = [
           "core/io/atomic_file.cpp", "O_CREAT | O_EXCL | O_CLOEXEC",
           "O_CREAT | O_TRUNC | O_CLOEXEC", "^core$"),
 
+    Fault("a run that can't start takes its parents with all that is in them",
+          "train/run_directory.cpp",
+          "if (rmdir(path->c_str()) != 0 && errno == ENOTDIR) unlink(path->c_str());",
+          "fs::remove_all(*path);", "^train$"),
+
     # Positions, heads and dropout.
     Fault("rotary: the gradient is turned the wrong way", "core/ops/cpu/attention_tiles.h",
           "const C low = factor * (from[i] * cosine[i] + from[i + half] * sine[i]);",

@@ -110,6 +110,23 @@ TEST_CASE("run directory: of a checkpoint with the user's files only its own go"
             {"step-00000002/plots/loss.svg", "mine"}});
 }
 
+TEST_CASE("run directory: temporaries that a kill left go, by exact name") {
+  TempFolder folder;
+  const std::string text = "cache/text-0123456789abcdef-fedcba9876543210.tokens";
+  for (const char* name : {"notes.tmp-12", "config.yaml.tmp-x", "config.yaml.tmp-", "config.yaml",
+                           "cache/mine.tokens.tmp-12", "cache/config.yaml.tmp-12"}) {
+    folder.write(name, "mine");
+  }
+  folder.write(text, "whole");
+  auto before = listing(folder.path());
+  for (const std::string& name : {std::string("config.yaml.tmp-12"),
+                                  std::string("metrics.jsonl.tmp-12-2"), text + ".tmp-345"}) {
+    folder.write(name, "half written");
+  }
+  clean_temporaries(folder.path());
+  CHECK(listing(folder.path()) == before);
+}
+
 TEST_CASE("run directory: a link to a checkpoint is one, and only the link is removed") {
   TempFolder folder;
   write_checkpoint(folder, "a/" + step_name(4));
