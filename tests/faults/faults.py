@@ -359,4 +359,17 @@ FAULTS = [
     Fault("output: a run without a reader goes on", "train/signals.cpp",
           "stop_signal() != 0 || output_failure() == EPIPE", "stop_signal() != 0",
           "^faults_stop$"),
+    # Words of a configuration and of the command line.
+    Fault("paths: ~ is a name", "core/io/path_text.cpp",
+          "if (written.starts_with('~')) {", "if (written.starts_with('~') && false) {", "^core$"),
+    Fault("paths: an empty variable is taken", "core/io/path_text.cpp",
+          '  check(*value, "the environment variable {} is empty", name);\n', "", "^core$"),
+    Fault("config: paths are taken as written", "train/config/yaml_loader.cpp",
+          "    if (c.is_path) value = expand_path(value);\n", "", "^train$"),
+    Fault("config: a saved path reads back expanded twice", "train/config/config_writer.h",
+          "yaml_text(path_as_written(value))", "yaml_text(value)", "^train$"),
+    Fault("config: True is no boolean", "train/config/yaml_loader.cpp",
+          '{"true", "True", "TRUE"}', '{"true", "TRUE"}', "^train$"),
+    Fault("--set: what stands behind # is lost", "train/config/parse_yaml.cpp",
+          "check(!has_comment(value),", "check(true,", "^train$"),
 ]
