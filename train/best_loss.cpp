@@ -7,7 +7,7 @@
 namespace adagate {
 namespace {
 
-constexpr const char* kKey = "best_validation_loss";  // "LOSS STEP"
+constexpr const char* kKey = "best_validation";  // "LOSS STEP"
 
 }  // namespace
 

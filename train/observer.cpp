@@ -1,5 +1,8 @@
 #include "train/observer.h"
 
+#include <algorithm>
+#include <numeric>
+
 namespace adagate {
 namespace {
 
@@ -14,7 +17,31 @@ double mean_over_tokens(const RoutingStep& routing, F&& value) {
   return tokens > 0 ? sum / tokens : 0;
 }
 
+struct RankRows {
+  double mean = 0, most = 0;
+
+  void add(const LayerRouting& layer) {
+    const std::vector<double>& rows = layer.rank_rows;
+    if (rows.empty()) return;
+    most += *std::max_element(rows.begin(), rows.end());
+    mean += std::accumulate(rows.begin(), rows.end(), 0.0) / static_cast<double>(rows.size());
+  }
+  double imbalance() const { return mean > 0 ? most / mean : 1; }
+};
+
 }  // namespace
+
+double rank_imbalance(const LayerRouting& layer) {
+  RankRows rows;
+  rows.add(layer);
+  return rows.imbalance();
+}
+
+double rank_imbalance(const RoutingStep& routing) {
+  RankRows rows;
+  for (int64_t l = 0; l < routing.layers(); ++l) rows.add(routing.layer(l));
+  return rows.imbalance();
+}
 
 double single_expert_share(const RoutingStep& routing) {
   return mean_over_tokens(

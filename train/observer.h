@@ -23,7 +23,9 @@ struct StepReport {
   double seconds = 0;                        // wall time of the step
   std::array<double, kPhaseCount> phases{};  // seconds of rank 0 by phase
   double flops = 0;                          // forward and backward, all ranks
+  double peak_flops = 0;                     // of all ranks, a second, as configured; 0: unknown
   int64_t peak_memory = 0;                   // bytes of tensors on rank 0
+  std::optional<double> parameter_norm;      // not at every step
   const RoutingStep* routing = nullptr;      // null in dense models
   std::optional<BestLoss> best = {};         // of earlier steps
   // This step's own, which come after it, and those of later steps.
@@ -60,5 +62,9 @@ class TrainingObserver {
 double single_expert_share(const RoutingStep& routing);
 // Mean number of experts per token and MoE layer.
 double experts_per_token(const RoutingStep& routing);
+// Assignments that a rank's experts worked on, the most over the mean of the ranks, of one layer or
+// of all (which wait for each other layer by layer); 1 when even, or without any.
+double rank_imbalance(const LayerRouting& layer);
+double rank_imbalance(const RoutingStep& routing);
 
 }  // namespace adagate

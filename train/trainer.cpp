@@ -284,6 +284,10 @@ StepReport Trainer::one_step() {
   report.result = step_->run(batches, state_.step, report.learning_rate, stop_wanted());
   const StepResult& result = report.result;
   state_.step++;
+  if (state_.step % config_.train.log_every == 0) {
+    PhaseScope phase(Phase::optimizer);
+    report.parameter_norm = step_->parameter_norm();
+  }
   state_.consumed_samples += result.samples;
   state_.consumed_tokens += result.targets;
   report.step = state_.step;
@@ -298,6 +302,7 @@ StepReport Trainer::one_step() {
   }
   report.flops = training_flops(count_flops(config_.model, config_.moe), result.tokens,
                                 result.visible_pairs, static_cast<int64_t>(assignments));
+  report.peak_flops = 1e9 * config_.train.peak_gflops;
   report.phases = PhaseTimer::current().take();
   report.peak_memory = allocator_stats().peak_bytes_in_use;
   report.best = best_;

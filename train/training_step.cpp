@@ -1,6 +1,9 @@
 #include "train/training_step.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "core/base/phase_timer.h"
 
@@ -85,7 +88,7 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
     dense_reducer_.finish();
     expert_reducer_.finish();
     routing_.end(*mesh_.world);
-    result.loss = mesh_.world->sum(sum) * scale;
+    sum_loss(sum, scale, result);
   }
   result.auxiliary_loss = routing_.auxiliary_loss();
 
@@ -164,12 +167,36 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   return result.sum;
 }
 
-double TrainingStep::gradient_norm() {
-  // Dense gradients are the same on every rank and count once; each expert counts once, on the
-  // ranks of one expert group.
-  double dense = sum_of_squares(store_.group(ParameterGroup::dense).grad);
-  double expert = sum_of_squares(store_.group(ParameterGroup::expert).grad);
-  return std::sqrt(dense + mesh_.expert->sum(expert));
+// With the loss goes how long each rank has worked, so that waiting costs no message of its own.
+void TrainingStep::sum_loss(double sum, double scale, StepResult& result) {
+  std::vector<double> message(1 + static_cast<size_t>(mesh_.world->size()));
+  message[0] = sum;
+  double& busy = message[1 + static_cast<size_t>(mesh_.world->rank())];
+  const auto& seconds = PhaseTimer::current().seconds();
+  for (Phase phase : {Phase::data, Phase::forward, Phase::gate, Phase::experts, Phase::backward})
+    busy += seconds[static_cast<size_t>(phase)];
+  mesh_.world->sum_in_place(std::span<double>(message));
+  result.loss = message[0] * scale;
+  std::span<const double> ranks = std::span(message).subspan(1);
+  result.busy_mean =
+      std::accumulate(ranks.begin(), ranks.end(), 0.0) / static_cast<double>(ranks.size());
+  result.busy_most = *std::max_element(ranks.begin(), ranks.end());
+}
+
+// Dense values are the same on every rank and count once; each expert counts once, on the ranks of
+// one expert group.
+double TrainingStep::norm_of(const Tensor& dense, const Tensor& expert) const {
+  return std::sqrt(sum_of_squares(dense) + mesh_.expert->sum(sum_of_squares(expert)));
+}
+
+double TrainingStep::gradient_norm() const {
+  return norm_of(store_.group(ParameterGroup::dense).grad,
+                 store_.group(ParameterGroup::expert).grad);
+}
+
+double TrainingStep::parameter_norm() const {
+  return norm_of(store_.group(ParameterGroup::dense).master,
+                 store_.group(ParameterGroup::expert).master);
 }
 
 }  // namespace adagate

@@ -29,8 +29,10 @@ struct StepResult {
   int64_t tokens = 0;         // real tokens of the global batch
   int64_t visible_pairs = 0;  // (query, key) pairs of causal attention
   int64_t samples = 0;
-  bool skipped = false;         // the gradient was not finite: nothing was updated
-  bool stop_requested = false;  // some rank got a signal to stop
+  // Seconds up to the sums over ranks that a rank did not wait for others or send to them.
+  double busy_mean = 0, busy_most = 0;  // over ranks
+  bool skipped = false;                 // the gradient was not finite: nothing was updated
+  bool stop_requested = false;          // some rank got a signal to stop
 };
 
 // Micro-batch as the model's context; `step` and `seed` address its dropout.
@@ -50,6 +52,9 @@ class TrainingStep {
   StepResult run(std::span<const Batch> micro_batches, int64_t step, double learning_rate,
                  bool stop);
 
+  // L2 norm of all parameters' master values, each expert's once. Collective.
+  double parameter_norm() const;
+
   const RoutingStep& routing() const { return routing_; }
   RoutingStep& routing() { return routing_; }
 
@@ -57,7 +62,10 @@ class TrainingStep {
   void count_batch(std::span<const Batch> micro_batches, bool stop, StepResult& result);
   void counting_pass(std::span<const Batch> micro_batches, int64_t step);
   double forward_backward(const Batch& batch, int64_t step, double scale, bool last);
-  double gradient_norm();
+  double gradient_norm() const;
+  void sum_loss(double sum, double scale, StepResult& result);
+  // The norm of a flat buffer of both groups.
+  double norm_of(const Tensor& dense, const Tensor& expert) const;
 
   Decoder& model_;
   ParameterStore& store_;

@@ -44,6 +44,12 @@ class PhaseTimer {
     return std::exchange(seconds_, {});
   }
 
+  // The same, which goes on.
+  const std::array<double, kPhaseCount>& seconds() {
+    charge();
+    return seconds_;
+  }
+
   Phase enter(Phase phase) {
     charge();
     return std::exchange(phase_, phase);

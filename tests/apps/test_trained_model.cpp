@@ -259,7 +259,7 @@ TEST_CASE("train --resume: goes on to what an uninterrupted run comes to") {
     CHECK(workshop().read(output + ("/" + last)) == expected);
     CHECK(last_metric(output, "step") == 7);
     CHECK(last_metric(output, "loss") == last_metric("whole", "loss"));
-    CHECK(count_of("\"step\":4,\"epoch\"",
+    CHECK(count_of("\"step\":4,\"type\":\"step\"",
                    workshop().read(output + std::string("/metrics.jsonl"))) == 1);
   }
 }

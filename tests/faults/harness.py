@@ -16,8 +16,9 @@ REPO = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("ADAGATE_TEST_FULL", "0") == "1"
 MPIRUN = shutil.which("mpirun")
 # Figures of a step that depend on the clock or on the memory of the machine.
-CLOCK_KEYS = {"seconds", "tokens_per_second", "gflops_per_second", "peak_memory_bytes", "time",
-              "validation_seconds"}
+CLOCK_KEYS = {"timestamp", "elapsed_seconds", "seconds", "tokens_per_second", "gflops_per_second",
+              "peak_share", "rank_time_imbalance", "waiting_seconds", "peak_memory_bytes", "time",
+              "validation_seconds", "checkpoint_seconds"}
 
 BASE = """
 output: {output}

@@ -103,12 +103,13 @@ def relative(a, b):
 
 
 def figures_of(step):
-    """Figure -> number, of a step's metrics; without the traffic between ranks."""
-    numbers = {key: value for key, value in step.items() if isinstance(value, (int, float))}
+    """Figure -> number, of a step's metrics; without the traffic and the load of ranks."""
+    numbers = {key: value for key, value in step.items()
+               if isinstance(value, (int, float)) and key != "rank_imbalance"}
     for layer, routing in enumerate(step["moe"]):
         for key, value in routing.items():
             for i, number in enumerate(value if isinstance(value, list) else [value]):
-                if not key.endswith("_sent"):
+                if not key.endswith("_sent") and key != "rank_imbalance":
                     numbers[f"moe.{layer}.{key}.{i}"] = number
     return numbers
 

@@ -47,6 +47,10 @@ TEST_CASE("layouts: padded samples, every layout trains alike") {
   CHECK(reference.figures.at("z-loss")[0] > 0);
   CHECK(reference.figures.at("single-expert share")[0] > 0);
   CHECK(reference.figures.at("single-expert share")[0] < 1);
+  double squares = 0;
+  for (auto& [name, values] : reference.parameters)
+    for (double value : values) squares += value * value;
+  CHECK(reference.figures.at("parameter norm").back() == Approx(std::sqrt(squares)));
 }
 
 TEST_CASE("layouts: the modern form: grouped-query, rotary, swiglu, untied") {

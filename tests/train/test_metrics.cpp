@@ -1,8 +1,12 @@
 // The lines of metrics.jsonl against figures worked out by hand.
+#include <ctime>
 #include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
 
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
+#include "tests/support/test_paths.h"
 #include "tests/train/watched_run.h"
 #include "train/metrics_writer.h"
 
@@ -12,9 +16,17 @@ namespace {
 using namespace tiny;
 using nlohmann::json;
 
+// That many tokens in the sixth bin, which ends at 0.1, and in the last one.
+std::vector<double> gaps(double sixth, double last) {
+  std::vector<double> bins(kGapBins);
+  bins[5] = sixth;
+  bins.back() = last;
+  return bins;
+}
+
 // Two layers of two experts that saw four tokens each.
 RoutingStep routed() {
-  RoutingStep routing(2, 2, {.loss = "switch", .coefficient = 0.5, .z_coefficient = 0.25});
+  RoutingStep routing(2, 2, {.loss = "switch", .coefficient = 0.5, .z_coefficient = 0.25}, {1, 3});
   routing.begin(1);
   RoutingSums sums;
   sums.tokens = 4;
@@ -24,6 +36,7 @@ RoutingStep routed() {
   sums.single = {1, 2};
   sums.assigned = {2, 3};
   sums.by_count = {0, 3, 1};
+  sums.gap = gaps(3, 1);
   routing.count(0, sums);
   routing.count_exchange(0, 5, 3, 192, 1000);
   sums.entropy = 1;
@@ -31,6 +44,7 @@ RoutingStep routed() {
   sums.single = {1, 0};
   sums.assigned = {4, 3};
   sums.by_count = {0, 1, 3};
+  sums.gap = gaps(1, 3);
   routing.count(1, sums);
   routing.count_exchange(1, 7, 5, 320, 1000);
   routing.end(*make_self_mesh().world);
@@ -47,6 +61,9 @@ StepReport some_report() {
   r.seconds = 0.5;
   r.flops = 4e9;
   r.peak_memory = 12345;
+  r.peak_flops = 32e9;
+  r.parameter_norm = 17.25;
+  r.best = BestLoss{.loss = 2.25, .step = 2};
   for (size_t p = 0; p < r.phases.size(); ++p) r.phases[p] = static_cast<double>(p) / 8;
   r.result.loss = 2.5;
   r.result.auxiliary_loss = 0.75;
@@ -54,6 +71,8 @@ StepReport some_report() {
   r.result.targets = 30;
   r.result.tokens = 32;
   r.result.samples = 4;
+  r.result.busy_mean = 0.25;
+  r.result.busy_most = 0.375;
   return r;
 }
 
@@ -62,6 +81,16 @@ std::vector<json> lines_of(const TempFolder& folder) {
   std::vector<json> lines;
   for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
   return lines;
+}
+
+// "2026-01-31T23:59:59"
+std::string utc_now() {
+  std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof(text), "%FT%T", &parts);
+  return text;
 }
 
 void expect(const json& found, const json& expected) {
@@ -93,6 +122,7 @@ TEST_CASE("metrics: the line of a step") {
   REQUIRE(lines.size() == 2);
   for (const json& line : lines) {
     expect(line, {{"step", 3},
+                  {"type", "step"},
                   {"epoch", 1},
                   {"consumed_tokens", 96},
                   {"loss", 2.5},
@@ -104,6 +134,11 @@ TEST_CASE("metrics: the line of a step") {
                   {"tokens_per_second", 64.0},
                   {"flops", 4e9},
                   {"gflops_per_second", 8.0},
+                  {"peak_share", 0.25},
+                  {"rank_time_imbalance", 1.5},
+                  {"waiting_seconds", 0.125},
+                  {"parameter_norm", 17.25},
+                  {"best_validation_loss", 2.25},
                   {"peak_memory_bytes", 12345}});
     for (size_t p = 0; p < static_cast<size_t>(kPhaseCount); ++p)
       CHECK(line.at("time").at(std::string(kPhaseNames[p])) == static_cast<double>(p) / 8);
@@ -112,11 +147,15 @@ TEST_CASE("metrics: the line of a step") {
   CHECK(lines[1].at("skipped") == true);
   CHECK_FALSE(lines[0].contains("moe"));
   CHECK_FALSE(lines[0].contains("single_expert_share"));
-  expect(lines[1], {{"single_expert_share", 0.5}, {"experts_per_token", 1.5}});
+  expect(lines[1],
+         {{"single_expert_share", 0.5}, {"experts_per_token", 1.5}, {"rank_imbalance", 1.0}});
   const json& layers = lines[1].at("moe");
   REQUIRE(layers.size() == 2);
   // Switch loss: 0.5 * 2 * sum of (share of the assignments) * (mean probability).
-  expect(layers[0], {{"single_expert_share", 0.75},
+  expect(layers[0], {{"block", 1},
+                     {"single_expert_share", 0.75},
+                     {"gap", gaps(3, 1)},
+                     {"rank_imbalance", 1.0},
                      {"assignments", 5},
                      {"load", {2, 3}},
                      {"entropy", 0.5},
@@ -124,7 +163,9 @@ TEST_CASE("metrics: the line of a step") {
                      {"z_loss", 0.25 * 8 / 4},
                      {"rows_sent", 3},
                      {"bytes_sent", 192}});
-  expect(layers[1], {{"single_expert_share", 0.25},
+  expect(layers[1], {{"block", 3},
+                     {"single_expert_share", 0.25},
+                     {"gap", gaps(1, 3)},
                      {"assignments", 7},
                      {"load", {4, 3}},
                      {"entropy", 0.25},
@@ -148,12 +189,62 @@ TEST_CASE("metrics: the line of an evaluation") {
   REQUIRE(lines.size() == 2);
   for (const json& line : lines)
     expect(line, {{"step", 4},
+                  {"type", "evaluation"},
                   {"validation_loss", 2.0},
                   {"validation_perplexity", 7.38905609893065},
                   {"validation_targets", 50},
                   {"validation_seconds", 0.25}});
   CHECK_FALSE(lines[0].contains("validation_single_expert_share"));
   CHECK(lines[1].at("validation_single_expert_share") == 0.5);
+}
+
+TEST_CASE("metrics: the lines of a checkpoint and of the end") {
+  TempFolder folder;
+  {
+    MetricsWriter writer(folder.path() / "metrics.jsonl", 0);
+    writer.on_step(some_report());
+    writer.on_checkpoint({.step = 3, .path = "a/checkpoints/step-00000003", .seconds = 0.5});
+    for (TrainingEnd end :
+         {TrainingEnd::finished, TrainingEnd::loss_reached, TrainingEnd::stopped_by_signal})
+      writer.on_end(end);
+  }
+  std::vector<json> lines = lines_of(folder);
+  REQUIRE(lines.size() == 5);
+  expect(lines[1], {{"step", 3},
+                    {"type", "checkpoint"},
+                    {"checkpoint", "step-00000003"},
+                    {"checkpoint_seconds", 0.5}});
+  expect(lines[2], {{"step", 3}, {"type", "end"}, {"reason", "finished"}});
+  CHECK(lines[3].at("reason") == "loss_reached");
+  CHECK(lines[4].at("reason") == "signal");
+}
+
+TEST_CASE("metrics: each line has its time, which goes on over a resume") {
+  TempFolder folder;
+  folder.write("metrics.jsonl",
+               "{\"step\":1,\"elapsed_seconds\":1000.5}\n{\"step\":2,\"elapsed_seconds\":2000}\n");
+  std::string before = utc_now();
+  {
+    MetricsWriter writer(folder.path() / "metrics.jsonl", 1);
+    writer.on_step(some_report());
+    writer.on_end(TrainingEnd::finished);
+  }
+  std::string after = utc_now();
+  std::vector<json> lines = lines_of(folder);
+  REQUIRE(lines.size() == 3);
+  double last = 1000.5;
+  for (size_t i : {1, 2}) {
+    double elapsed = lines[i].at("elapsed_seconds");
+    CHECK(elapsed >= last);
+    CHECK(elapsed < last + 60);
+    last = elapsed;
+    std::string time = lines[i].at("timestamp");
+    REQUIRE(time.size() == std::string("2026-01-31T23:59:59.123Z").size());
+    CHECK(time[19] == '.');
+    CHECK(time[23] == 'Z');
+    CHECK(time.substr(0, 19) >= before);
+    CHECK(time.substr(0, 19) <= after);
+  }
 }
 
 TEST_CASE("metrics: a resumed run goes on after the lines up to its step") {
@@ -169,6 +260,35 @@ TEST_CASE("metrics: a resumed run goes on after the lines up to its step") {
   CHECK(lines[2] == json{{"step", 2}, {"validation_loss", 4}});
   CHECK(lines[3].at("step") == 3);
   CHECK(lines[3].at("loss") == 2.5);
+}
+
+TEST_CASE("metrics: how unevenly ranks are loaded") {
+  std::optional<RoutingStep> told;
+  run_ranks(2, [&](std::shared_ptr<Communicator> world) {
+    RoutingStep routing(2, 2, {.coefficient = 0.5, .scope = "micro_batch"});
+    routing.begin(2);
+    RoutingSums sums{.single = {1, 1},
+                     .assigned = {1, 1},
+                     .probability = {1, 1},
+                     .by_count = {0, 2, 0},
+                     .tokens = 2};
+    int64_t rank = world->rank();
+    for (int64_t m : {0, 1}) {
+      routing.begin_micro_batch(m);
+      for (int64_t l : {0, 1}) routing.count(l, sums);
+      routing.count_exchange(0, rank == 0 ? 3 : 1, 0, 0, 0);
+      routing.count_exchange(1, rank == 0 ? 2 : 6 + 4 * m, 0, 0, 0);
+      routing.end_forward(*world);
+    }
+    routing.end(*world);
+    if (rank == 0) told = routing;
+  });
+  REQUIRE(told);
+  CHECK(told->layer(0).rank_rows == std::vector<double>{6, 2});
+  CHECK(told->layer(1).rank_rows == std::vector<double>{4, 16});
+  CHECK(rank_imbalance(told->layer(0)) == 1.5);
+  CHECK(rank_imbalance(told->layer(1)) == 1.6);
+  CHECK(rank_imbalance(*told) == Approx((6.0 + 16) / (4 + 10)));
 }
 
 // Two ranks with an expert each, and tokens that take both: each token's row goes to the other
@@ -194,15 +314,67 @@ TEST_CASE("metrics: the traffic between ranks that share experts") {
       trainer.run();
     });
     std::vector<json> lines = lines_of(folder);
-    REQUIRE(lines.size() == 3);
+    REQUIRE(lines.size() == 4);
+    CHECK(lines.back().at("type") == "end");
+    lines.pop_back();
     for (const json& line : lines) {
       int64_t tokens = line.at("step") == 3 ? 8 + 3 : 2 * 8;
-      expect(line, {{"targets", tokens}, {"experts_per_token", 2.0}, {"single_expert_share", 0.0}});
+      expect(line, {{"targets", tokens},
+                    {"experts_per_token", 2.0},
+                    {"single_expert_share", 0.0},
+                    {"rank_imbalance", 1.0}});
+      CHECK(line.at("rank_time_imbalance") >= 1.0);
+      CHECK(line.at("rank_time_imbalance") <= 2.0);
+      CHECK(line.at("waiting_seconds") >= 0.0);
+      CHECK(line.at("waiting_seconds") <= line.at("seconds"));
       expect(line.at("moe").at(0), {{"assignments", 2 * tokens},
                                     {"rows_sent", tokens},
                                     {"bytes_sent", 2 * tokens * 8 * bytes}});
     }
   }
+}
+
+namespace {
+
+// The names of an object's fields; those of objects inside as "moe.load".
+void names_in(const json& item, const std::string& prefix, std::set<std::string>& names) {
+  if (item.is_array())
+    for (const json& part : item) names_in(part, prefix, names);
+  if (!item.is_object()) return;
+  for (const auto& [key, value] : item.items()) {
+    names.insert(prefix + key);
+    names_in(value, prefix + key + ".", names);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("metrics: the page describes every field and no other") {
+  TempFolder folder;
+  std::set<std::string> written, described;
+  for (bool moe : {false, true}) {
+    RunConfig config = run_config(folder);
+    config.moe.experts = moe ? 2 : 0;
+    config.moe.every = 1;
+    config.data.validation_share = 0.3;
+    config.train.log_every = 2;
+    config.train.peak_gflops = 100;
+    config.checkpoint.save_at_end = true;
+    config.output = folder.path(moe ? "moe" : "dense");
+    Trainer trainer(config, {}, make_self_mesh().world);
+    MetricsWriter writer(folder.path() / "metrics.jsonl", -1);
+    trainer.observe(writer);
+    trainer.run();
+    for (const json& line : lines_of(folder)) names_in(line, "", written);
+  }
+  // Rows of the tables: | `field` | type | ...
+  std::ifstream page(source_path("docs/metrics.md"));
+  std::regex row("\\| `([^`]+)` \\|.*");
+  std::smatch match;
+  for (std::string line; std::getline(page, line);)
+    if (std::regex_match(line, match, row)) described.insert(match[1]);
+  CHECK(written.size() > 40);
+  CHECK(described == written);
 }
 
 }  // namespace adagate

@@ -82,8 +82,10 @@ TEST_CASE("a run shows the figures that PyTorch computes", "[train]") {
       trainer.run();
     });
     std::vector<json> steps, evaluations;
-    for (const json& line : lines_of(metrics))
-      (line.contains("loss") ? steps : evaluations).push_back(line);
+    for (const json& line : lines_of(metrics)) {
+      if (line.at("type") == "step") steps.push_back(line);
+      if (line.at("type") == "evaluation") evaluations.push_back(line);
+    }
     expect_figures(steps, fixture.json().at("steps"), "steps");
     expect_figures(evaluations, fixture.json().at("evaluations"), "evaluations");
   }

@@ -185,6 +185,7 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
     outcome.ranks_empty += rows == 0;
     outcome.ranks_masked += rows > 0 && targets == 0;
     add_figures(step.run(batches, i, 0.01, false), step.routing(), outcome);
+    outcome.figures["parameter norm"].push_back(step.parameter_norm());
     position = sampler.after(position);
   }
   outcome.ranks_empty = mesh.world->sum(outcome.ranks_empty);

@@ -86,6 +86,7 @@ struct TrainConfig {
   Duration evaluate_every{200, Duration::Unit::steps};
   int64_t evaluate_samples = 0;  // 0: all
   int64_t log_every = 10;
+  double peak_gflops = 0.0;  // 0: unknown
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
 
@@ -112,8 +113,12 @@ struct TrainConfig {
             "validation samples per evaluation, spread evenly over the data; 0: all", at_least(0));
     v.field("log_every", s.log_every,
             "steps between lines where the output is no terminal, five lines a second at most "
-            "(metrics.jsonl has every step)",
+            "(metrics.jsonl has every step), and between norms of the parameters in metrics.jsonl",
             at_least(1));
+    v.field("peak_gflops", s.peak_gflops,
+            "GFLOP/s that all ranks could do at most in this precision, as adagate bench tells for "
+            "one: metrics.jsonl then has the share of it; 0: unknown",
+            at_least(0.0));
     v.section("optimizer", s.optimizer, "update rule");
     v.section("schedule", s.schedule, "learning rate over the training");
   }
