@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kKeys = 128;     // keys per block
 constexpr double kHidden = -1e30;  // score of a key that is not seen: its weight becomes 0
 
-template <class T>
+template <class T, class Unit>
 class Forward {
  public:
   using C = Compute<T>;
@@ -31,11 +31,12 @@ class Forward {
         first_(first_query),
         last_(std::min(last_query, args.sequence)),
         keys_(std::max<int64_t>(0, unit_.key_limit(last_))),
-        padded_keys_(round_up(keys_, kMicroRows)),
+        padded_keys_(round_up(keys_, kKeyStep)),
         next_unit_(next_unit) {
     const int64_t dim = unit_.padded_dim;
     k_ = scratch.template take<Element>(padded_keys_ * row_elements());
     v_ = scratch.template take<Element>(padded_keys_ * row_elements());
+    if (Unit::kLeftByRow) v_rows_ = scratch.template take<Element>(padded_keys_ * row_elements());
     q_ = scratch.template take<Element>(kPanel<C> * row_elements());
     q_transposed_ = scratch.template take<Element>(kPanel<C> * row_elements());
     o_ = scratch.take(kPanel<C> * dim);
@@ -46,11 +47,13 @@ class Forward {
   // Elements of scratch memory that one unit takes at most.
   static int64_t scratch(const AttentionArgs& args) {
     const int64_t dim = AttentionUnit<T>(args, 0).padded_dim;
-    return 2 * (round_up(args.start + args.sequence, kMicroRows) + kPanel<C>)*dim / kDepth +
-           2 * (kPanel<C> + 1) * dim + kKeys * kPanel<C>;
+    const int64_t forms = Unit::kLeftByRow ? 3 : 2;
+    return forms * round_up(args.start + args.sequence, kKeyStep) * dim / kDepth +
+           2 * kPanel<C> * dim / kDepth + 2 * (kPanel<C> + 1) * dim + kKeys * kPanel<C>;
   }
 
   void run() {
+    const typename Unit::Session session;
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = first_; q < last_; q += kPanel<C>) panel(head, q);
@@ -58,6 +61,9 @@ class Forward {
   }
 
  private:
+  // Keys are the rows of one product and the depth of the other.
+  static constexpr int64_t kKeyStep = std::max<int64_t>(Unit::kRows, Unit::kDepthStep* kDepth);
+
   int64_t row_elements() const { return unit_.padded_dim / kDepth; }
 
   // The keys and values up to `end` that have not been packed yet.
@@ -69,6 +75,9 @@ class Forward {
                           spare_, k_ + packed_ * row_elements());
     pack_by_column<Operands>(unit_.values(), packed_, end, rows, args_.head_dim, dim,
                              RotaryRows<C>{}, spare_, v_ + packed_ * row_elements());
+    if constexpr (Unit::kLeftByRow)
+      transpose(rows / kDepth, dim, v_ + packed_ * row_elements(), dim, v_rows_ + packed_ / kDepth,
+                padded_keys_ / kDepth);
     packed_ = end;
   }
 
@@ -125,7 +134,7 @@ class Forward {
       prefetch_.add(next.values(), 0, std::min(kPanel<C>, keys_));
     }
     const int64_t blocks = (limit + kKeys - 1) / kKeys;
-    prefetch_.spread((round_up(limit, kMicroRows) + blocks * unit_.padded_dim) / kMicroRows);
+    prefetch_.spread((round_up(limit, Unit::kRows) + blocks * unit_.padded_dim) / Unit::kRows);
   }
 
   // One step of the running softmax over the keys [key, min(key + kKeys, limit)).
@@ -135,16 +144,16 @@ class Forward {
     for (int j = 0; j < 2; ++j)
       seen[j] = std::clamp<int64_t>(std::min(limit, unit_.key_limit(first + (j + 1) * L)) - key, 0,
                                     kKeys);
-    for (int64_t n = 0; n < seen[1]; n += kMicroRows) {
+    for (int64_t n = 0; n < seen[1]; n += Unit::kRows) {
       prefetch_.some();
       const Element* k = k_ + (key + n) * depth;
       C* to = scores_ + n * kPanel<C>;
       if (n < seen[0]) {
-        micro_product<Left::row_major, Write::overwrite, 2>(depth, 0, k, depth, q_transposed_,
-                                                            kPanel<C>, to, kPanel<C>);
+        Unit::template multiply<Left::row_major, Write::overwrite, 2>(
+            depth, 0, k, depth, q_transposed_, kPanel<C>, to, kPanel<C>);
       } else {
-        micro_product<Left::row_major, Write::overwrite, 1>(depth, 0, k, depth, q_transposed_ + L,
-                                                            kPanel<C>, to + L, kPanel<C>);
+        Unit::template multiply<Left::row_major, Write::overwrite, 1>(
+            depth, 0, k, depth, q_transposed_ + L, kPanel<C>, to + L, kPanel<C>);
       }
     }
     for (int j = 0; j < 2; ++j) softmax(j, args_.start + first + j * L, key, seen[j]);
@@ -165,16 +174,26 @@ class Forward {
   template <Write kWrite>
   void mix(int64_t key, const int64_t* seen) {
     const int64_t dim = unit_.padded_dim;
-    const int64_t both = round_up(seen[0], kDepth) / kDepth;
-    const int64_t last = round_up(seen[1], kDepth) / kDepth;
+    const int64_t both = weight_rows(seen[0]), last = weight_rows(seen[1]);
     const auto* weights = reinterpret_cast<const Element*>(scores_);
-    const Element* v = v_ + key / kDepth * dim;
-    for (int64_t d = 0; d < dim; d += kMicroRows) {
+    for (int64_t d = 0; d < dim; d += Unit::kRows) {
       prefetch_.some();
-      micro_product<Left::column_major, kWrite, 2>(both, last - both, v + d, dim, weights,
-                                                   kPanel<C>, o_transposed_ + d * kPanel<C>,
-                                                   kPanel<C>);
+      C* to = o_transposed_ + d * kPanel<C>;
+      if constexpr (Unit::kLeftByRow) {
+        const int64_t width = padded_keys_ / kDepth;
+        Unit::template multiply<Left::row_major, kWrite, 2>(
+            both, last - both, v_rows_ + d * width + key / kDepth, width, weights, kPanel<C>, to,
+            kPanel<C>);
+      } else {
+        Unit::template multiply<Left::column_major, kWrite, 2>(
+            both, last - both, v_ + key / kDepth * dim + d, dim, weights, kPanel<C>, to, kPanel<C>);
+      }
     }
+  }
+
+  // Rows of elements that the weights of `keys` keys fill.
+  static int64_t weight_rows(int64_t keys) {
+    return round_up(keys, Unit::kDepthStep * kDepth) / kDepth;
   }
 
   // Turns one vector-wide column of scores into weights, as right operands of the next product;
@@ -217,7 +236,8 @@ class Forward {
     sum_[j] = sum;
   }
 
-  // Puts the weights of `count` keys in the place of the scores, in pairs where the operands are.
+  // Puts the weights of `count` keys in the place of the scores, in pairs where the operands are;
+  // zeros after them where the products read on.
   template <class F>
   static void weigh(C* column, int64_t count, F&& weight) {
     if constexpr (kDepth == 1) {
@@ -229,28 +249,34 @@ class Forward {
         const Vec<C> first = weight(n);
         store(to, Operands::along_column(first, weight(n + 1)));
       }
-      if (n < count) store(to, Operands::along_column(weight(n), Vec<C>{}));
+      if (n < count) {
+        store(to, Operands::along_column(weight(n), Vec<C>{}));
+        to += kPanel<C>;
+      }
+      auto* end = reinterpret_cast<Element*>(column) + weight_rows(count) * kPanel<C>;
+      for (; to < end; to += kPanel<C>) store(to, Vec<Element>{});
     }
   }
 
   const AttentionArgs& args_;
   AttentionUnit<T> unit_;
   int64_t first_, last_, keys_, padded_keys_;
-  int64_t next_unit_;      // that this thread will probably do next, or -1
-  int64_t packed_ = 0;     // keys that have been packed
-  Element *k_, *v_;        // [padded_keys, dim] numbers: k by row, v by column
-  Element* q_;             // [kPanel, row_elements]
-  Element* q_transposed_;  // [row_elements, kPanel]
-  C* o_;                   // [kPanel, dim]
-  C* o_transposed_;        // [dim, kPanel]
-  C* scores_;              // [kKeys, kPanel]
+  int64_t next_unit_;          // that this thread will probably do next, or -1
+  int64_t packed_ = 0;         // keys that have been packed
+  Element *k_, *v_;            // [padded_keys, dim] numbers: k by row, v by column
+  Element* v_rows_ = nullptr;  // v_ transposed: [dim, padded_keys] numbers
+  Element* q_;                 // [kPanel, row_elements]
+  Element* q_transposed_;      // [row_elements, kPanel]
+  C* o_;                       // [kPanel, dim]
+  C* o_transposed_;            // [dim, kPanel]
+  C* scores_;                  // [kKeys, kPanel]
   C* spare_;
   RowPrefetch prefetch_;
   Vec<C> max_[2], sum_[2], rescale_[2];
   alignas(kVectorBytes) uint32_t keys32_[kPanel<C>] = {};
 };
 
-template <class T>
+template <class T, class Unit>
 void forward(const AttentionArgs& a) {
   using C = Compute<T>;
   const int64_t units = a.batch * a.kv_heads, panels = (a.sequence + kPanel<C> - 1) / kPanel<C>;
@@ -259,14 +285,15 @@ void forward(const AttentionArgs& a) {
   const int64_t threads = available_threads();
   const int64_t slices = std::clamp<int64_t>((4 * threads + units - 1) / units, 1, panels);
   const int64_t per_slice = (panels + slices - 1) / slices * kPanel<C>;
-  const Scratch<C> scratch(threads, Forward<T>::scratch(a));
+  const Scratch<C> scratch(threads, Forward<T, Unit>::scratch(a));
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < units * slices; ++i) {
     const int64_t slice = slices - 1 - i / units;  // the longest (causal) first
     const int64_t first = slice * per_slice;
     if (first < a.sequence)
-      Forward<T>(a, i % units, first, first + per_slice,
-                 slices == 1 && i + threads < units ? i + threads : -1, scratch.of_this_thread())
+      Forward<T, Unit>(a, i % units, first, first + per_slice,
+                       slices == 1 && i + threads < units ? i + threads : -1,
+                       scratch.of_this_thread())
           .run();
   }
 }
@@ -274,7 +301,10 @@ void forward(const AttentionArgs& a) {
 }  // namespace
 
 void launch(CpuStream&, const AttentionArgs& a) {
-  visit_floating(a.dtype, [&](auto type) { forward<decltype(type)>(a); });
+  visit_floating(a.dtype, [&](auto type) {
+    using T = decltype(type);
+    on_product_unit<T>([&](auto unit) { forward<T, decltype(unit)>(a); });
+  });
 }
 
 }  // namespace adagate

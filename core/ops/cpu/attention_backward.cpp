@@ -23,7 +23,7 @@ struct Range {
   bool want_dq, want_dkv;
 };
 
-template <class T>
+template <class T, class Unit>
 class Backward {
  public:
   using C = Compute<T>;
@@ -40,7 +40,7 @@ class Backward {
         range_(range),
         last_key_(std::min(range.last_key, unit_.key_limit(range.last_query))),
         keys_(std::max<int64_t>(0, last_key_ - range.first_key)),
-        padded_keys_(round_up(keys_, kMicroRows)),
+        padded_keys_(round_up(keys_, kKeyStep)),
         next_unit_(next_unit) {
     const int64_t dim = unit_.padded_dim, width = row_elements();
     auto elements = [&](int64_t n) { return scratch.template take<Element>(n); };
@@ -48,6 +48,7 @@ class Backward {
     auto other_form = [&](Element* of, int64_t n) { return kDepth == 1 ? of : elements(n); };
     k_ = elements(padded_keys_ * width);
     k_columns_ = other_form(k_, padded_keys_ * width);
+    if (Unit::kLeftByRow) k_transposed_ = elements(padded_keys_ * width);
     v_ = elements(padded_keys_ * width);
     if (range.want_dkv) {
       dk_ = scratch.take(padded_keys_ * dim);
@@ -73,11 +74,12 @@ class Backward {
   // Elements of scratch memory that one piece of work with so many keys takes at most.
   static int64_t scratch(const AttentionArgs& args, int64_t keys) {
     const int64_t dim = AttentionUnit<T>(args, 0).padded_dim;
-    return 5 * round_up(keys, kMicroRows) * dim + 8 * kTile<C> * dim + 5 * kKeys * kTile<C> +
+    return 5 * round_up(keys, kKeyStep) * dim + 8 * kTile<C> * dim + 5 * kKeys * kTile<C> +
            2 * kTile<C> + 2 * dim;
   }
 
   void run() {
+    const typename Unit::Session session;
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = range_.first_query; q < range_.last_query; q += kTile<C>) tile(head, q);
@@ -89,6 +91,8 @@ class Backward {
   // The scores' weights and gradients stand where they are computed if their forms are the same;
   // if not, only a panel of them at a time, on the way to the operands.
   static constexpr int64_t kStride = kDepth == 1 ? kTile<C> : kPanel<C>;
+  // Keys are rows of some products and the depth of others.
+  static constexpr int64_t kKeyStep = std::max<int64_t>(Unit::kRows, Unit::kDepthStep* kDepth);
 
   int64_t row_elements() const { return unit_.padded_dim / kDepth; }
 
@@ -105,6 +109,9 @@ class Backward {
     if (kDepth > 1)
       pack_by_column<Operands>(k, begin, end, rows, count, dim, unit_.rotary, spare_,
                                k_columns_ + at);
+    if constexpr (Unit::kLeftByRow)
+      transpose(rows / kDepth, dim, k_columns_ + at, dim, k_transposed_ + packed_ / kDepth,
+                padded_keys_ / kDepth);
     pack_by_row<Operands>(v, begin, end, rows, count, dim, RotaryRows<C>{}, spare_, v_ + at);
     packed_ = end - range_.first_key;
   }
@@ -139,7 +146,7 @@ class Backward {
     if (range_.want_dq) std::fill_n(dq_transposed_, columns_ * dim, C(0));
     for (int64_t key = range_.first_key; key < limit; key += kKeys)
       block(first, key, std::min(kKeys, limit - key));
-    summed_ = std::max(summed_, round_up(limit - range_.first_key, kMicroRows));
+    summed_ = std::max(summed_, round_up(limit - range_.first_key, Unit::kRows));
     if (!range_.want_dq) return;
     for (int64_t column = 0; column < columns_; column += kPanel<C>) {
       const int64_t begin = first + column;
@@ -207,9 +214,9 @@ class Backward {
         prefetch_.add(next.v_rows(qkv), 0, count);
       }
     }
-    const int64_t groups = round_up(limit - range_.first_key, kMicroRows) / kMicroRows;
+    const int64_t groups = round_up(limit - range_.first_key, Unit::kRows) / Unit::kRows;
     const int64_t blocks = (limit - range_.first_key + kKeys - 1) / kKeys;
-    prefetch_.spread(columns_ / kPanel<C> * (groups + blocks * unit_.padded_dim / kMicroRows) +
+    prefetch_.spread(columns_ / kPanel<C> * (groups + blocks * unit_.padded_dim / Unit::kRows) +
                      groups);
   }
   void expect_queries(const AttentionUnit<T>& unit, int64_t head, int64_t begin, int64_t end) {
@@ -222,7 +229,7 @@ class Backward {
     for (int64_t column = 0; column < columns_; column += kPanel<C>)
       panel(first + column, column, key, count);
     if (!range_.want_dkv) return;
-    for (int64_t n = 0; n < count; n += kMicroRows) {
+    for (int64_t n = 0; n < count; n += Unit::kRows) {
       prefetch_.some();
       // Keys that no query has met yet: their sums begin here.
       if (key + n - range_.first_key >= summed_) {
@@ -233,17 +240,31 @@ class Backward {
     }
   }
 
-  // dV and dK of the kMicroRows keys from key + n: sums over the tile's queries that see them.
+  // dV and dK of the kRows keys from key + n: sums over the tile's queries that see them.
   template <Write kWrite>
   void add_to_keys(int64_t first, int64_t key, int64_t n) {
     constexpr int64_t kWidth = kTile<C> / kDepth;
     const int64_t dim = unit_.padded_dim, to = (key + n - range_.first_key) * dim;
-    const int64_t begin = (args_.causal ? std::max<int64_t>(0, key + n - first) : 0) / kDepth;
+    int64_t begin = (args_.causal ? std::max<int64_t>(0, key + n - first) : 0) / kDepth;
+    begin -= begin % Unit::kDepthStep;  // weights of queries that don't see a key are 0
     const int64_t depth = columns_ / kDepth - begin;
-    tile_product<Left::row_major, kWrite>(kMicroRows, dim, depth, weight_rows_ + n * kWidth + begin,
-                                          kWidth, dout_columns_ + begin * dim, dim, dv_ + to, dim);
-    tile_product<Left::row_major, kWrite>(kMicroRows, dim, depth, dscore_rows_ + n * kWidth + begin,
-                                          kWidth, q_columns_ + begin * dim, dim, dk_ + to, dim);
+    add_rows<kWrite>(depth, weight_rows_ + n * kWidth + begin, dout_columns_ + begin * dim,
+                     dv_ + to);
+    add_rows<kWrite>(depth, dscore_rows_ + n * kWidth + begin, q_columns_ + begin * dim, dk_ + to);
+  }
+
+  // to [kRows, dim] (+)= left [kRows, depth] right [depth, dim]
+  template <Write kWrite>
+  void add_rows(int64_t depth, const Element* left, const Element* right, C* to) {
+    constexpr int64_t kWidth = kTile<C> / kDepth, kWide = 2 * L;
+    const int64_t dim = unit_.padded_dim;
+    int64_t d = 0;
+    for (; d + kWide <= dim; d += kWide)
+      Unit::template multiply<Left::row_major, kWrite, 2>(depth, 0, left, kWidth, right + d, dim,
+                                                          to + d, dim);
+    for (; d < dim; d += L)
+      Unit::template multiply<Left::row_major, kWrite, 1>(depth, 0, left, kWidth, right + d, dim,
+                                                          to + d, dim);
   }
 
   // Weights, the scores' gradients and dQ of the panel of queries from `begin`, which stand in the
@@ -254,32 +275,41 @@ class Backward {
     for (int j = 0; j < 2; ++j)
       seen[j] = std::clamp<int64_t>(unit_.key_limit(begin + (j + 1) * L) - key, 0, count);
     const int64_t at = kDepth == 1 ? column : 0;
-    for (int64_t n = 0; n < seen[1]; n += kMicroRows) {
+    for (int64_t n = 0; n < seen[1]; n += Unit::kRows) {
       prefetch_.some();
       const Element *k = k_ + (place + n) * width, *v = v_ + (place + n) * width;
       const Element *q = q_transposed_ + column * width, *dout = dout_transposed_ + column * width;
       C *scores = weights_ + n * kStride + at, *dweights = dscores_ + n * kStride + at;
       if (n < seen[0]) {
-        micro_product<Left::row_major, Write::overwrite, 2>(width, 0, k, width, q, kPanel<C>,
-                                                            scores, kStride);
-        micro_product<Left::row_major, Write::overwrite, 2>(width, 0, v, width, dout, kPanel<C>,
-                                                            dweights, kStride);
+        Unit::template multiply<Left::row_major, Write::overwrite, 2>(width, 0, k, width, q,
+                                                                      kPanel<C>, scores, kStride);
+        Unit::template multiply<Left::row_major, Write::overwrite, 2>(width, 0, v, width, dout,
+                                                                      kPanel<C>, dweights, kStride);
       } else {
-        micro_product<Left::row_major, Write::overwrite, 1>(width, 0, k, width, q + L, kPanel<C>,
-                                                            scores + L, kStride);
-        micro_product<Left::row_major, Write::overwrite, 1>(width, 0, v, width, dout + L, kPanel<C>,
-                                                            dweights + L, kStride);
+        Unit::template multiply<Left::row_major, Write::overwrite, 1>(
+            width, 0, k, width, q + L, kPanel<C>, scores + L, kStride);
+        Unit::template multiply<Left::row_major, Write::overwrite, 1>(
+            width, 0, v, width, dout + L, kPanel<C>, dweights + L, kStride);
       }
     }
     softmax_gradient(begin, column, key, seen);
     if (!range_.want_dq || seen[1] == 0) return;
-    const int64_t both = round_up(seen[0], kDepth) / kDepth;
-    const int64_t last = round_up(seen[1], kDepth) / kDepth;
-    for (int64_t d = 0; d < dim; d += kMicroRows) {
+    constexpr int64_t kStep = Unit::kDepthStep * kDepth;
+    const int64_t both = round_up(seen[0], kStep) / kDepth;
+    const int64_t last = round_up(seen[1], kStep) / kDepth;
+    for (int64_t d = 0; d < dim; d += Unit::kRows) {
       prefetch_.some();
-      micro_product<Left::column_major, Write::accumulate, 2>(
-          both, last - both, k_columns_ + place * width + d, dim, dscore_columns_ + column,
-          kTile<C>, dq_transposed_ + column * dim + d * kPanel<C>, kPanel<C>);
+      C* to = dq_transposed_ + column * dim + d * kPanel<C>;
+      if constexpr (Unit::kLeftByRow) {
+        const int64_t keys = padded_keys_ / kDepth;
+        Unit::template multiply<Left::row_major, Write::accumulate, 2>(
+            both, last - both, k_transposed_ + d * keys + place / kDepth, keys,
+            dscore_columns_ + column, kTile<C>, to, kPanel<C>);
+      } else {
+        Unit::template multiply<Left::column_major, Write::accumulate, 2>(
+            both, last - both, k_columns_ + place * width + d, dim, dscore_columns_ + column,
+            kTile<C>, to, kPanel<C>);
+      }
     }
   }
 
@@ -328,10 +358,10 @@ class Backward {
         };
         for (; n < plain[j]; ++n) put(gradients<false>(q[j], key, n, scale));
         for (; n < seen[j]; ++n) put(gradients<true>(q[j], key, n, scale));
-        for (; n < round_up(seen[j], kMicroRows); ++n) put(Gradients{});
+        for (; n < round_up(seen[j], Unit::kRows); ++n) put(Gradients{});
       }
     } else {
-      const int64_t rows = round_up(seen[1], kMicroRows);
+      const int64_t rows = round_up(seen[1], kKeyStep);
       int64_t n = 0;
       for (; n + 1 < std::min(plain[0], plain[1]); n += 2)
         put_pairs(column, n, gradients<false>(q[0], key, n, scale),
@@ -371,6 +401,7 @@ class Backward {
   int64_t columns_ = 0;  // of the tile that are in use: queries, rounded up to panels
   // Operands that multiply along the head's dimensions stand by row, the others by column.
   Element *k_, *k_columns_, *v_;                     // [padded_keys, dim] numbers
+  Element* k_transposed_ = nullptr;                  // k_columns_ transposed
   C *dk_ = nullptr, *dv_ = nullptr;                  // [padded_keys, dim]
   Element *q_, *q_columns_, *dout_, *dout_columns_;  // [kTile, dim] numbers
   Element *q_transposed_, *dout_transposed_;         // [kPanels, row_elements, kPanel]
@@ -384,7 +415,7 @@ class Backward {
   alignas(kVectorBytes) uint32_t keys32_[kTile<C>] = {};
 };
 
-template <class T>
+template <class T, class Unit>
 void backward(const AttentionBackwardArgs& args) {
   using C = Compute<T>;
   const AttentionArgs& a = args.forward;
@@ -393,12 +424,12 @@ void backward(const AttentionBackwardArgs& args) {
   const int64_t threads = available_threads();
   const double whole = static_cast<double>((units + threads - 1) / threads);
   const double sliced = 1.4 * static_cast<double>(units) / static_cast<double>(threads);
-  const Scratch<C> scratch(threads, Backward<T>::scratch(a, length));
+  const Scratch<C> scratch(threads, Backward<T, Unit>::scratch(a, length));
   if (whole <= sliced || length < 2 * kTile<C>) {
 #pragma omp parallel for schedule(dynamic)
     for (int64_t unit = 0; unit < units; ++unit)
-      Backward<T>(args, unit, {0, length, 0, length, true, true},
-                  unit + threads < units ? unit + threads : -1, scratch.of_this_thread())
+      Backward<T, Unit>(args, unit, {0, length, 0, length, true, true},
+                        unit + threads < units ? unit + threads : -1, scratch.of_this_thread())
           .run();
     return;
   }
@@ -418,14 +449,17 @@ void backward(const AttentionBackwardArgs& args) {
       range.last_key = std::min(range.first_key + key_step, length);
     }
     if (range.first_query < length && range.first_key < length)
-      Backward<T>(args, unit, range, -1, scratch.of_this_thread()).run();
+      Backward<T, Unit>(args, unit, range, -1, scratch.of_this_thread()).run();
   }
 }
 
 }  // namespace
 
 void launch(CpuStream&, const AttentionBackwardArgs& a) {
-  visit_floating(a.forward.dtype, [&](auto type) { backward<decltype(type)>(a); });
+  visit_floating(a.forward.dtype, [&](auto type) {
+    using T = decltype(type);
+    on_product_unit<T>([&](auto unit) { backward<T, decltype(unit)>(a); });
+  });
 }
 
 }  // namespace adagate

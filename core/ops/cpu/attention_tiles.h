@@ -9,7 +9,7 @@
 #endif
 
 #include "core/ops/attention.h"
-#include "core/ops/cpu/tile_product.h"
+#include "core/ops/cpu/matrix_tiles.h"
 #include "core/ops/cpu/vector_functions.h"
 
 namespace adagate {
@@ -378,6 +378,17 @@ struct AttentionUnit {
     return {qkv + sample * args.sequence * stride + head * args.head_dim, stride};
   }
 };
+
+// Calls f(unit) with what the products of a tensor of T run on.
+template <class T, class F>
+void on_product_unit(F&& f) {
+#if ADAGATE_BF16_PRODUCTS
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    if (visit_tile_unit(f)) return;
+  }
+#endif
+  f(VectorUnit{});
+}
 
 inline int available_threads() {
 #ifdef _OPENMP

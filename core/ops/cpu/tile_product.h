@@ -129,4 +129,19 @@ inline void tile_product(int64_t rows, int64_t cols, int64_t depth, const E* a, 
                                       b + j, ldb, c + i * ldc + j, ldc);
 }
 
+// A unit of products, as attention asks for them: VectorUnit runs on vectors, TileUnit
+// (matrix_tiles.h) on matrix tiles. multiply() is micro_product() for kRows rows.
+struct VectorUnit {
+  struct Session {};  // to be held while multiply() is called
+  static constexpr int kRows = kMicroRows;
+  static constexpr int64_t kDepthStep = 1;   // depths are multiples of it
+  static constexpr bool kLeftByRow = false;  // whether left operands must stand by row
+
+  template <Left kLeft, Write kWrite, int kWide, class E, class C>
+  static void multiply(int64_t depth, int64_t more, const E* a, int64_t lda, const E* b,
+                       int64_t ldb, C* c, int64_t ldc) {
+    micro_product<kLeft, kWrite, kWide>(depth, more, a, lda, b, ldb, c, ldc);
+  }
+};
+
 }  // namespace adagate
