@@ -56,7 +56,29 @@ TEST_CASE("Measured limits are those of a computer") {
   CHECK(p.f32 > 1e8);
   CHECK(p.bf16 > 1e8);
   CHECK(p.bandwidths.size() == 5);
+  double f32 = 0, bf16 = 0;
+  for (auto& unit : p.units) {
+    double& best = unit.type == DType::bf16 ? bf16 : f32;
+    best = std::max(best, unit.rate);
+  }
+  CHECK(p.f32 == f32);
+  CHECK(p.bf16 == std::max(f32, bf16));
   for (auto& b : p.bandwidths) CHECK(b.rate > 1e7);
+}
+
+TEST_CASE("No product is faster than the machine's limit") {
+  MachinePeaks p = measure_peaks(0.02);
+  BenchOptions options = tiny();
+  options.tokens = 512;
+  options.width = 256;
+  options.hidden = 1024;
+  options.seconds = 0.01;
+  BenchTable table = bench_kernels(options, p);
+  for (auto& row : table.rows()) {
+    if (std::get<std::string>(row[6]) != "compute") continue;
+    INFO(std::get<std::string>(row[0]) << " " << std::get<std::string>(row[1]));
+    CHECK(std::get<double>(row[7]) < 115);  // but for noise: each is timed at another moment
+  }
 }
 
 TEST_CASE("All kernels run at awkward sizes, and no line is empty") {

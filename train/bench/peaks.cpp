@@ -4,28 +4,21 @@
 #include <fmt/format.h>
 
 #include "core/base/threads.h"
+#include "core/ops/cpu/matrix_tiles.h"
+#include "core/ops/matmul.h"
 #include "core/tensor/tensor.h"
 #include "train/bench/timing.h"
-
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
 
 namespace adagate {
 namespace {
 
-constexpr int kLanes = 16, kChains = 12;  // enough independent sums to hide the latency of an FMA
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
-
+constexpr int kChains = 12;  // enough independent sums to hide the latency of an FMA
 constexpr int64_t kRounds = 100'000;
 volatile float g_sink;  // keeps results alive
 
 void fma_rounds() {
-  Vector sums[kChains], factor, addend;
-  for (int l = 0; l < kLanes; ++l) {
-    factor[l] = 0.999f;
-    addend[l] = 0.001f;
-  }
+  Vec<float> sums[kChains];
+  const Vec<float> factor = broadcast(0.999f), addend = broadcast(0.001f);
   for (auto& sum : sums) sum = addend;
   for (int64_t r = 0; r < kRounds; ++r) {
 #pragma GCC unroll 12
@@ -36,8 +29,7 @@ void fma_rounds() {
   g_sink = total;
 }
 
-#ifdef __AVX512BF16__
-constexpr bool kBf16Dot = true;
+#if ADAGATE_BF16_PRODUCTS
 void dot_rounds() {
   __m512 sums[kChains];
   for (auto& sum : sums) sum = _mm512_setzero_ps();
@@ -50,9 +42,29 @@ void dot_rounds() {
   for (int c = 1; c < kChains; ++c) total = _mm512_add_ps(total, sums[c]);
   g_sink = total[0];
 }
-#else
-constexpr bool kBf16Dot = false;
-void dot_rounds() {}
+#endif
+
+#if ADAGATE_AMX
+constexpr double kFlopsPerTile = 2.0 * 16 * 16 * 32;
+
+void tile_rounds() {
+  alignas(64) static const uint32_t zeros[16 * 16] = {};
+  const AmxTiles::Session session;
+  AmxTiles::load_left<0>(zeros, 16);
+  AmxTiles::load_left<1>(zeros, 16);
+  AmxTiles::load_right<0>(zeros, 16);
+  AmxTiles::load_right<1>(zeros, 16);
+  AmxTiles::zero<0, 0>();
+  AmxTiles::zero<0, 1>();
+  AmxTiles::zero<1, 0>();
+  AmxTiles::zero<1, 1>();
+  for (int64_t r = 0; r < kRounds; ++r) {
+    AmxTiles::add<0, 0>();
+    AmxTiles::add<0, 1>();
+    AmxTiles::add<1, 0>();
+    AmxTiles::add<1, 1>();
+  }
+}
 #endif
 
 // Best rate of `rounds` on all threads at once.
@@ -63,6 +75,16 @@ double register_rate(double budget, double flops_per_round, void (*rounds)()) {
     rounds();
   });
   return flops_per_round * static_cast<double>(kRounds) * threads / time.best;
+}
+
+// Best rate of a product of [n, n] matrices as training does it: the library may know units that
+// are not measured above.
+double product_rate(double budget, DType type) {
+  constexpr int64_t n = 1024;
+  Tensor a = Tensor::full({n, n}, type, 0.5), b = Tensor::full({n, n}, type, 0.25);
+  Tensor c = Tensor::empty({n, n}, type);
+  BenchTime time = bench_call(budget, [&] { matmul_into(c, {a}, {b}); });
+  return 2.0 * n * n * n / time.best;
 }
 
 // Best rate of reading alone and of updating in place, whichever moves more.
@@ -99,9 +121,25 @@ double MachinePeaks::limit(DType type, double flop_count, double bytes) const {
 MachinePeaks measure_peaks(double budget) {
   MachinePeaks peaks;
   peaks.threads = max_threads();
-  peaks.f32 = register_rate(budget, 2.0 * kLanes * kChains, fma_rounds);
-  // Without the instruction bf16 products run through f32.
-  peaks.bf16 = kBf16Dot ? register_rate(budget, 4.0 * kLanes * kChains, dot_rounds) : peaks.f32;
+  auto add = [&](const char* name, DType type, double rate) {
+    peaks.units.push_back({name, type, rate});
+    double& best = type == DType::bf16 ? peaks.bf16 : peaks.f32;
+    best = std::max(best, rate);
+  };
+  add("f32 multiply-add", DType::f32,
+      register_rate(budget, 2.0 * kLanes<float> * kChains, fma_rounds));
+  add("f32 product", DType::f32, product_rate(budget, DType::f32));
+#if ADAGATE_BF16_PRODUCTS
+  add("bf16 dot product", DType::bf16,
+      register_rate(budget, 4.0 * kLanes<float> * kChains, dot_rounds));
+#endif
+#if ADAGATE_AMX
+  if (matrix_tiles() == MatrixTiles::amx)
+    add("bf16 matrix tiles", DType::bf16, register_rate(budget, 4 * kFlopsPerTile, tile_rounds));
+#endif
+  add("bf16 product", DType::bf16, product_rate(budget, DType::bf16));
+  // Without an instruction of their own bf16 products may run through f32.
+  peaks.bf16 = std::max(peaks.bf16, peaks.f32);
   for (int64_t mib : {1, 4, 16, 64, 256}) {
     peaks.bandwidths.push_back({static_cast<double>(mib << 20), memory_rate(budget, mib << 20)});
   }
@@ -111,8 +149,7 @@ MachinePeaks measure_peaks(double budget) {
 BenchTable table_of(const MachinePeaks& peaks) {
   BenchTable table("peaks", fmt::format("Limits of this machine with {} threads", peaks.threads),
                    {{"what", "what"}, {"gflops", "GFLOP/s", 0}, {"gbytes", "GB/s", 1}});
-  table.add({"f32 multiply-add", peaks.f32 / 1e9, {}});
-  table.add({kBf16Dot ? "bf16 dot product" : "bf16 (no instruction)", peaks.bf16 / 1e9, {}});
+  for (auto& unit : peaks.units) table.add({unit.name, unit.rate / 1e9, {}});
   for (auto& b : peaks.bandwidths) {
     table.add({fmt::format("memory, {:.0f} MiB", b.bytes / 1048576), {}, b.rate / 1e9});
   }

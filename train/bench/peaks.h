@@ -2,6 +2,7 @@
 // the kernels: clocks and neighbours change.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "core/base/dtype.h"
@@ -10,7 +11,15 @@
 namespace adagate {
 
 struct MachinePeaks {
-  double f32 = 0, bf16 = 0;  // FLOP/s of multiply-add and of bf16 dot products, in registers
+  // FLOP/s of the best of what can multiply in that type: the units below.
+  double f32 = 0, bf16 = 0;
+  // Instructions on registers, and a large product: no kernel should be faster than all of them.
+  struct Unit {
+    std::string name;
+    DType type;
+    double rate;  // FLOP/s
+  };
+  std::vector<Unit> units;
   struct Bandwidth {
     double bytes, rate;  // footprint; bytes read and written per second
   };
@@ -24,7 +33,7 @@ struct MachinePeaks {
   double limit(DType type, double flop_count, double bytes) const;
 };
 
-// Takes about `budget` seconds for each of its seven measurements.
+// Takes about `budget` seconds for each of its measurements, about ten.
 MachinePeaks measure_peaks(double budget);
 
 BenchTable table_of(const MachinePeaks& peaks);

@@ -33,10 +33,6 @@ struct OperandsOf<bfloat16> {
 };
 #endif
 
-inline int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
-
 // Where the rows of one (sample, head) stand in a [tokens, columns] matrix.
 template <class T>
 struct HeadRows {

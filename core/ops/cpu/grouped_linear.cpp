@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/threads.h"
+#include "core/ops/cpu/tile_products.h"
 #include "core/ops/matmul.h"
 
 namespace adagate {
@@ -93,6 +94,14 @@ MatmulArgs product(const GroupedMatmulArgs& p, const Task& task) {
   return q;
 }
 
+// A task, on this thread alone.
+void run(CpuStream& stream, MatmulArgs p) {
+  if (!p.lda) p.lda = p.trans_a ? p.m : p.k;
+  p.ldb = p.trans_b ? p.k : p.n;
+  p.ldc = p.n;
+  if (p.m == 0 || p.n == 0 || p.k == 0 || !cpu::tile_product(p)) launch(stream, p);
+}
+
 }  // namespace
 
 void launch(CpuStream& stream, const GroupedMatmulArgs& p) {
@@ -109,7 +118,7 @@ void launch(CpuStream& stream, const GroupedMatmulArgs& p) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int64_t i = 0; i < count; ++i) {
     try {
-      launch(stream, product(p, tasks[static_cast<size_t>(i)]));
+      run(stream, product(p, tasks[static_cast<size_t>(i)]));
     } catch (...) {
       std::lock_guard lock(failure_mutex);
       failure = std::current_exception();

@@ -210,6 +210,12 @@ struct TileUnit {
     static_assert(kLeft == Left::row_major);
     multiply_tiles<Tiles, kWrite, 1, kWide>(depth, more, a, lda, b, ldb, c, ldc);
   }
+  // c [32, 32] (+)= a [32, depth] b [depth, 32], at the tiles' full rate.
+  template <Write kWrite>
+  static void multiply_block(int64_t depth, const uint32_t* a, int64_t lda, const uint32_t* b,
+                             int64_t ldb, float* c, int64_t ldc) {
+    multiply_tiles<Tiles, kWrite, 2, 2>(depth, 0, a, lda, b, ldb, c, ldc);
+  }
 };
 
 // Calls f(unit) with the TileUnit that products run on here, and tells whether there is one.

@@ -37,6 +37,10 @@ using Vec = typename VectorOf<C>::type;
 template <class C>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(C));
 
+inline int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
 // Memory must be aligned to kVectorBytes.
 template <class C>
 inline Vec<C> load(const C* from) {
