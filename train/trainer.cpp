@@ -173,7 +173,7 @@ std::vector<fs::path> Trainer::abandoned_checkpoints() const {
   auto all = complete_checkpoints(checkpoint_directory());
   int64_t start = -1;
   std::error_code error;
-    clean_temporaries(config_.output);
+  clean_temporaries(config_.output);
   for (auto& [step, path] : all)
     if (resumed_from_ && fs::equivalent(path, *resumed_from_, error)) start = step;
   std::vector<fs::path> abandoned;
