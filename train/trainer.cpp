@@ -155,6 +155,7 @@ void Trainer::claim_output() {
     auto abandoned = abandoned_checkpoints();
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     clean_checkpoints(checkpoint_directory());  // also where no save follows
+    clean_temporaries(config_.output);
     write_file_atomically(config_file(), options_.config_yaml);
   });
 }
