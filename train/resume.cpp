@@ -43,6 +43,7 @@ void RunRecord::write(TrainingState& state) const {
   state.extra["dataset_size"] = std::to_string(dataset_size);
   state.extra["global_batch"] = std::to_string(global_batch);
   state.extra["skipped_steps"] = std::to_string(skipped_steps);
+  state.extra["skipped_in_a_row"] = std::to_string(skipped_in_a_row);
   state.extra["evaluation_due"] = evaluation_due ? "1" : "0";
   state.extra["data_hash"] = data_hash;
   state.extra["tokenizer"] = tokenizer;
@@ -54,6 +55,9 @@ RunRecord RunRecord::read(const TrainingState& state) {
           .dataset_size = number_in(state, "dataset_size"),
           .global_batch = number_in(state, "global_batch"),
           .skipped_steps = number_in(state, "skipped_steps"),
+          // Earlier versions saved none.
+          .skipped_in_a_row =
+              text_in(state, "skipped_in_a_row").empty() ? 0 : number_in(state, "skipped_in_a_row"),
           .evaluation_due = text_in(state, "evaluation_due") == "1",
           .data_hash = text_in(state, "data_hash"),
           .tokenizer = text_in(state, "tokenizer"),

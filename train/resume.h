@@ -15,6 +15,7 @@ namespace adagate {
 struct RunRecord {
   int64_t seed = 0, dataset_size = 0, global_batch = 0;  // under which the position was counted
   int64_t skipped_steps = 0;                             // of those that the state counts
+  int64_t skipped_in_a_row = 0;                          // the last of them, up to the saved step
   bool evaluation_due = false;                           // at the saved step
   std::string data_hash;  // of the training text's tokens; empty: an earlier version saved none
   std::string tokenizer, tokenizer_hash;  // as the config named it, and of its content

@@ -21,7 +21,6 @@ namespace adagate {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int kMaxSkippedSteps = 20;    // in a row; then the run has diverged for good
 constexpr int64_t kEvaluationRows = 8;  // samples of a batch
 
 double seconds_since(PhaseTimer::Clock::time_point start) {
@@ -33,7 +32,8 @@ double seconds_since(PhaseTimer::Clock::time_point start) {
 Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Communicator> world)
     : config_(std::move(config)),
       options_(std::move(options)),
-      mesh_(make_mesh(std::move(world), static_cast<int>(config_.parallel.expert))) {
+      mesh_(make_mesh(std::move(world), static_cast<int>(config_.parallel.expert))),
+      keeper_(checkpoint_directory(), config_.checkpoint.keep, mesh_.world->rank() == 0) {
   if (options_.config_yaml.empty()) options_.config_yaml = write_yaml(config_);
   on_all_ranks(*mesh_.world, [&] {
     tokenizer_ = named("data.tokenizer", [&] { return load_tokenizer(config_.data.tokenizer); });
@@ -216,6 +216,7 @@ void Trainer::load_state() {
   RunRecord record;
   on_all_ranks(*mesh_.world, [&] { record = RunRecord::read(state_); });
   optimizer_->set_steps(state_.step - record.skipped_steps);
+  keeper_.resumed(*resumed_from_, record.skipped_in_a_row);
   saved_step_ = start_step_ = state_.step;
   evaluation_due_ = record.evaluation_due;
   best_ = read_best(state_.extra);
@@ -237,6 +238,7 @@ void Trainer::save() {
             .dataset_size = data.dataset_size,
             .global_batch = data.global_batch,
             .skipped_steps = state_.step - optimizer_->steps(),
+            .skipped_in_a_row = keeper_.skipped_in_a_row(),
             .evaluation_due = evaluation_due_,
             .data_hash = data_hash(),
             .tokenizer = config_.data.tokenizer,
@@ -244,8 +246,10 @@ void Trainer::save() {
       .write(state_);
   write_best(best_, state_.extra);
   fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
-                                  options_.config_yaml, mesh_, config_.checkpoint.keep);
+                                  options_.config_yaml, mesh_, 0);
+  keeper_.saved(path);
   saved_step_ = state_.step;
+  save_due_ = false;
   CheckpointReport report{.step = state_.step, .path = path, .seconds = seconds_since(start)};
   for (auto* observer : observers_) observer->on_checkpoint(report);
 }
@@ -310,11 +314,7 @@ StepReport Trainer::one_step() {
   report.evaluations_to_come = evaluations_to_come();
   report.checkpoints_to_come = checkpoints_to_come();
   report.seconds = seconds_since(start);
-  skipped_in_a_row_ = result.skipped ? skipped_in_a_row_ + 1 : 0;
-  check(skipped_in_a_row_ < kMaxSkippedSteps,
-        "the gradient was not finite in {} steps in a row: the training has diverged; go back to a "
-        "checkpoint with a lower train.optimizer.learning_rate",
-        skipped_in_a_row_);
+  keeper_.on_step(result.skipped);
   return report;
 }
 
@@ -360,7 +360,8 @@ TrainingEnd Trainer::train() {
     if (evaluation_due_) {
       if (auto end = end_by_evaluation()) return *end;
     }
-    if (!last && due(config_.checkpoint.every)) save();
+    save_due_ = save_due_ || due(config_.checkpoint.every);
+    if (save_due_ && !last && keeper_.skipped_in_a_row() == 0) save();
   }
   return TrainingEnd::finished;
 }
@@ -372,6 +373,7 @@ TrainingEnd Trainer::run() {
   }
   TrainingEnd end = train();
   if (config_.checkpoint.save_at_end || end == TrainingEnd::stopped_by_signal) save();
+  keeper_.ended();
   for (auto* observer : observers_) observer->on_end(end);
   return end;
 }

@@ -8,6 +8,7 @@
 
 #include "data/data_loader.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_keeper.h"
 #include "train/config/run_config.h"
 #include "train/evaluation.h"
 #include "train/learning_rate.h"
@@ -98,7 +99,8 @@ class Trainer {
   int64_t start_step_ = 0, saved_step_ = -1;
   bool evaluation_due_ = false;   // at this step; a stop may leave it to the run that goes on
   std::optional<BestLoss> best_;  // validation loss so far
-  int skipped_in_a_row_ = 0;
+  bool save_due_ = false;         // put off while steps are being skipped
+  CheckpointKeeper keeper_;
 };
 
 }  // namespace adagate

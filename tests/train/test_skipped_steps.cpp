@@ -63,10 +63,53 @@ TEST_CASE("skipped steps are not AdamW's, and too many in a row end the run") {
   CHECK(trainer.state().step == 3);
   Manifest manifest = read_manifest(find_latest(trainer.checkpoint_directory()).value());
   CHECK(manifest.state.extra.at("skipped_steps") == "3");
+  CHECK(manifest.state.extra.at("skipped_in_a_row") == "3");
 
   config = broken_run(folder, "long", 30);
   Trainer endless(config, {}, make_self_mesh().world);
   CHECK_THROWS_WITH(endless.run(), Catch::Contains("not finite in 20 steps in a row"));
+}
+
+TEST_CASE("a diverged run keeps the last checkpoint that a step succeeded from, and names it") {
+  TempFolder folder;
+  RunConfig config = tiny::run_config(folder);
+  config.train.length = tiny::steps(60);
+  config.checkpoint.every = tiny::steps(1);
+  config.checkpoint.keep = 1;
+  tiny::WatchedRun run(config);
+  // The weights break before the third checkpoint, though its step's gradient was finite.
+  struct Breaker final : TrainingObserver {
+    float& weight;
+    explicit Breaker(float& w) : weight(w) {}
+    void on_step(const StepReport& report) override {
+      if (report.step == 3) weight = INFINITY;
+    }
+  } breaker(run.trainer.store().find("blocks.0.feed_forward.up.weight")->master().data<float>()[3]);
+  run.trainer.observe(breaker);
+  fs::path good = run.trainer.checkpoint_directory() / step_name(2);
+  CHECK_THROWS_WITH(run.run(), Catch::Contains(good.string()));
+  CHECK(run.seen.saved == std::vector<int64_t>{1, 2, 3});
+  CHECK(fs::exists(good / kManifestFile));
+  CHECK_FALSE(fs::exists(run.trainer.checkpoint_directory() / step_name(1)));
+}
+
+TEST_CASE("a checkpoint that falls due while steps are skipped is saved after the next good one") {
+  TempFolder folder;
+  RunConfig config = tiny::run_config(folder);
+  config.train.length = tiny::steps(9);
+  config.checkpoint.every = tiny::steps(2);
+  tiny::WatchedRun run(config);
+  struct Breaker final : TrainingObserver {
+    float& weight;
+    float good;
+    explicit Breaker(float& w) : weight(w), good(w) {}
+    void on_step(const StepReport& report) override {
+      weight = report.step == 3 ? INFINITY : good;  // the fourth step is skipped
+    }
+  } breaker(run.trainer.store().find("blocks.0.feed_forward.up.weight")->master().data<float>()[3]);
+  run.trainer.observe(breaker);
+  run.run();
+  CHECK(run.seen.saved == std::vector<int64_t>{2, 5, 6, 8});
 }
 
 TEST_CASE("skipped steps with good ones in between don't end the run") {
