@@ -1,10 +1,13 @@
 // adagate bench: kernels, MoE layer and communicator against the machine's limits.
+#include <filesystem>
 #include <fstream>
 #include <memory>
 
 #include "apps/commands.h"
 #include "apps/launch.h"
 #include "core/base/error.h"
+#include "core/io/atomic_file.h"
+#include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "train/bench/communicator_bench.h"
@@ -12,6 +15,7 @@
 #include "train/bench/overlap_bench.h"
 
 namespace adagate {
+namespace fs = std::filesystem;
 namespace {
 
 struct Options {
@@ -21,11 +25,37 @@ struct Options {
   int threads = 0;
 };
 
+// Of tables that an earlier run of this command wrote, or nothing yet.
+void check_json_file(const fs::path& path) {
+  std::error_code error;
+  bool regular = fs::is_regular_file(path, error);
+  check(!regular || !fs::is_symlink(fs::symlink_status(path, error)),
+        "--json {}: is a symbolic link; name the file itself", path.string());
+  bool has_content = regular && fs::file_size(path, error) > 0;
+  check(!has_content || is_bench_json(read_text_file(path, "file")),
+        "--json {}: exists and holds no tables of adagate bench; name another file, or move it "
+        "away",
+        path.string());
+  check(!fs::is_directory(path, error), "--json {}: is a directory; name a file in it",
+        path.string());
+}
+
+void write_json(const fs::path& path, const std::string& text) {
+  std::error_code error;
+  if (!fs::exists(path, error) || fs::is_regular_file(path, error))
+    return write_file_atomically(path, text);
+  std::ofstream file(path);  // a pipe or a device
+  file << text;
+  file.close();
+  check(!file.fail(), "{}: cannot be written", path.string());
+}
+
 int run(const Options& options) {
   configure_threads(options.threads);
   MpiSession session;
   check_launch(session);
   auto world = session.world();
+  if (!options.json.empty()) on_all_ranks(*world, [&] { check_json_file(options.json); });
   BenchOptions bench = options.bench;
   if (!options.type.empty()) bench.types = {options.type == "bf16" ? DType::bf16 : DType::f32};
   std::vector<BenchTable> tables;
@@ -46,10 +76,7 @@ int run(const Options& options) {
     }
   }
   if (options.json.empty() || world->rank() > 0) return 0;
-  std::ofstream file(options.json);
-  file << to_json(tables);
-  file.close();
-  check(!file.fail(), "{}: cannot be written", options.json);
+  write_json(options.json, to_json(tables));
   return 0;
 }
 

@@ -1,5 +1,6 @@
 // adagate tokenize: text files to a token file.
 #include <algorithm>
+#include <filesystem>
 #include <fmt/format.h>
 #include <memory>
 
@@ -34,6 +35,17 @@ int check_file(const Options& options, const Tokenizer& tokenizer) {
   return 0;
 }
 
+// Another run of this command may replace a token file; what is anything else stays.
+void check_output_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  check(!fs::is_symlink(fs::symlink_status(path, error)),
+        "--output {}: is a symbolic link; name the file itself", path);
+  bool has_content = fs::is_regular_file(path, error) && fs::file_size(path, error) > 0;
+  check(!has_content || is_token_file(path),
+        "--output {}: exists and is no token file; name another one, or move it away", path);
+}
+
 int run(const Options& options) {
   // Started under mpirun all the same, one rank does the work.
   if (launch_from_environment().rank > 0) return 0;
@@ -42,6 +54,7 @@ int run(const Options& options) {
   constexpr int kUsage = 2;
   if (options.output.empty())
     throw Error("--output FILE is missing (see adagate tokenize --help)", kUsage);
+  check_output_file(options.output);
   TokenizeOptions how;
   how.documents = parse_document_unit(options.documents);
   std::vector<std::string> inputs = options.inputs;

@@ -69,7 +69,8 @@ void check_not_left_alone(const Trainer& trainer, TrainingEnd end) {
         trainer.checkpoint_directory().string());
 }
 
-int train(const RunConfig& config, const Options& options) {
+int train(const LoadedConfig& loaded, const Options& options) {
+  const RunConfig& config = loaded.config;
   Launch launch = launch_from_environment();
   if (options.dry_run) return dry_run(config, launch.ranks);
 
@@ -77,7 +78,10 @@ int train(const RunConfig& config, const Options& options) {
   MpiSession session;
   check_launch(session);
   std::string yaml = write_yaml(config);
-  Trainer trainer(config, {.config_yaml = yaml, .overwrite = options.overwrite}, session.world());
+  Trainer trainer(
+      config,
+      {.config_yaml = yaml, .overwrite = options.overwrite, .config_files = loaded.tree.files()},
+      session.world());
   // Only rank 0 tells; the others work in silence.
   std::unique_ptr<ProgressPrinter> progress;
   std::unique_ptr<MetricsWriter> metrics;
@@ -108,7 +112,7 @@ int run(const Options& options) {
   log::set_level(loaded.config.log_level);
   check_consistent(loaded, launch_from_environment().ranks);
   try {
-    return train(loaded.config, options);
+    return train(loaded, options);
   } catch (const Error& error) {
     throw Error(loaded.tree.with_places(error.what()), error.exit_code());
   }

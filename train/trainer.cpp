@@ -80,11 +80,14 @@ fs::path Trainer::checkpoint_directory() const {
   return fs::path(config_.output) / "checkpoints";
 }
 
-int64_t Trainer::continued_step() const {
+bool Trainer::goes_on_here() const {
   std::error_code error;
-  bool own =
-      resumed_from_ && fs::equivalent(resumed_from_->parent_path(), checkpoint_directory(), error);
-  return own ? start_step_ : -1;
+  return resumed_from_ &&
+         fs::equivalent(resumed_from_->parent_path(), checkpoint_directory(), error);
+}
+
+int64_t Trainer::continued_step() const {
+  return goes_on_here() ? start_step_ : -1;
 }
 
 void Trainer::build_model() {
@@ -131,12 +134,26 @@ void Trainer::plan_steps() {
   }
 }
 
+OutputUse Trainer::output_use() const {
+  auto inputs = options_.config_files;
+  for (const fs::path& input : inputs_of(config_)) inputs.push_back(input);
+  return {.output = config_.output,
+          .config_yaml = options_.config_yaml,
+          .inputs = std::move(inputs),
+          .goes_on = goes_on_here(),
+          .starts_again = config_.checkpoint.resume == "auto" && !resumed_from_,
+          .overwrite = options_.overwrite};
+}
+
 void Trainer::check_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
     named("output", [&] { AtomicFile writable(config_file()); });
+    int64_t start = resumed_from_ ? step_in(resumed_from_->filename().string()).value_or(-1) : -1;
+    check_checkpoint_names(checkpoint_directory(), start + 1);
+    check_no_input_goes(output_use());
     auto abandoned = abandoned_checkpoints();
-    if (options_.overwrite || abandoned.empty()) return;
+    if (options_.overwrite || abandoned.empty()) return check_no_result_goes(output_use());
     check(resumed_from_.has_value(),
           "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
           "another --output, or let them go with --overwrite",
@@ -152,6 +169,7 @@ void Trainer::check_output() {
 void Trainer::claim_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
+    check_unfinished(output_use(), total_steps_);
     auto abandoned = abandoned_checkpoints();
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     clean_checkpoints(checkpoint_directory());  // also where no save follows

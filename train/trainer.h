@@ -10,6 +10,7 @@
 #include "train/checkpoint.h"
 #include "train/checkpoint_keeper.h"
 #include "train/config/run_config.h"
+#include "train/earlier_run.h"
 #include "train/evaluation.h"
 #include "train/learning_rate.h"
 #include "train/new_output.h"
@@ -25,6 +26,8 @@ struct TrainerOptions {
   // An output directory that holds checkpoints of another run, or of later steps than the one gone
   // back to, is an error unless they and their metrics may go.
   bool overwrite = false;
+  // The files that the config was read from: none of them is written over.
+  std::vector<std::filesystem::path> config_files = {};
 };
 
 // Everything a run holds. All methods are collective; the same config on every rank.
@@ -56,7 +59,9 @@ class Trainer {
  private:
   std::filesystem::path config_file() const;
   void build_model();
-  void plan_steps();  // how many, and the learning rate over them
+  void plan_steps();          // how many, and the learning rate over them
+  bool goes_on_here() const;  // from a checkpoint in its own output
+  OutputUse output_use() const;
   void check_output();
   void claim_output();
   std::optional<std::filesystem::path> checkpoint_to_resume();

@@ -76,4 +76,11 @@ std::string to_json(const std::vector<BenchTable>& tables) {
   return all.dump(2) + "\n";
 }
 
+bool is_bench_json(const std::string& text) {
+  auto all = nlohmann::json::parse(text, nullptr, false);
+  return all.is_object() && std::all_of(all.begin(), all.end(), [](const auto& table) {
+           return table.is_object() && table.contains("title") && table.contains("rows");
+         });
+}
+
 }  // namespace adagate

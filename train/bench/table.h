@@ -37,5 +37,6 @@ class BenchTable {
 
 // {name: table, ..}
 std::string to_json(const std::vector<BenchTable>& tables);
+bool is_bench_json(const std::string& text);  // such an object
 
 }  // namespace adagate

@@ -95,7 +95,8 @@ void ConfigTree::add_file(const std::string& path) {
 
 void ConfigTree::add_file(const std::string& path, std::vector<fs::path>& open) {
   check(!path.empty(), "the name of a configuration file is empty");
-  check(++files_ <= kMostFiles, "{}: more than {} configuration files by way of base", path,
+  files_.emplace_back(path);
+  check(files_.size() <= kMostFiles, "{}: more than {} configuration files by way of base", path,
         kMostFiles);
   ConfigNode document = parse_yaml(read_text(path), path);
   check_root(document, path);

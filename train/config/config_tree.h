@@ -51,6 +51,8 @@ class ConfigTree {
   void add_text_value(const std::string& path, const std::string& text, const std::string& origin);
 
   const ConfigNode& root() const { return root_; }
+  // The files that were read, those that `base` named among them.
+  const std::vector<std::filesystem::path>& files() const { return files_; }
 
   // Puts in front of `message` where the keys that its first clause names were written, the way a
   // compiler does: "run.yaml:12, --set moe.experts=3: moe.experts is 3, but ...".
@@ -64,7 +66,7 @@ class ConfigTree {
   const ConfigNode* find_value(std::string_view path) const;  // null: not set, or a section
 
   ConfigNode root_{.kind = ConfigNode::Kind::map};
-  int files_ = 0;
+  std::vector<std::filesystem::path> files_;
 };
 
 // `text` in single quotes for a message: control characters escaped, long text cut.
