@@ -92,7 +92,7 @@ class Program:
 
     def start(self, ranks, *args, mpirun_args=(), **popen):
         return subprocess.Popen(self.command(ranks, *args, mpirun_args=mpirun_args),
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
                                 env=environment(), start_new_session=True, **popen)
 
     def run(self, ranks, *args, timeout=300, **popen):
@@ -185,7 +185,8 @@ def metrics(run):
 def checkpoints(run):
     """step -> directory of the complete checkpoints."""
     return {int(path.parent.name[5:]): path.parent
-            for path in (run / "checkpoints").glob("step-*/manifest.json")}
+            for path in (run / "checkpoints").glob("step-*/manifest.json")
+            if re.fullmatch(r"step-\d{8,}", path.parent.name)}
 
 
 def read_safetensors(path):
