@@ -33,7 +33,9 @@ int dry_run(RunConfig config, int ranks) {
     config.model.vocabulary = load_tokenizer(config.data.tokenizer)->vocabulary_size();
   }
   if (launch_from_environment().rank > 0) return 0;
-  print_output(write_yaml(config) + "\n" + plan_report(config, ranks));
+  Placement placement = plan_placement(static_cast<int>(config.parallel.threads));
+  print_output(fmt::format("{}\n{}threads      {}\n", write_yaml(config),
+                           plan_report(config, ranks), describe_threads(placement)));
   return 0;
 }
 
@@ -74,7 +76,7 @@ int train(const LoadedConfig& loaded, const Options& options) {
   Launch launch = launch_from_environment();
   if (options.dry_run) return dry_run(config, launch.ranks);
 
-  int threads = configure_threads(static_cast<int>(config.parallel.threads));
+  Placement placement = configure_threads(static_cast<int>(config.parallel.threads));
   MpiSession session;
   check_launch(session);
   std::string yaml = write_yaml(config);
@@ -87,8 +89,8 @@ int train(const LoadedConfig& loaded, const Options& options) {
   std::unique_ptr<MetricsWriter> metrics;
   OutputWatch output_watch;
   if (launch.rank == 0) {
-    write_output(fmt::format("{}threads      {} per rank\n\n",
-                             plan_report(trainer.config(), launch.ranks), threads));
+    write_output(fmt::format("{}threads      {}\n\n", plan_report(trainer.config(), launch.ranks),
+                             describe_threads(placement)));
     auto file = std::filesystem::path(config.output) / "metrics.jsonl";
     progress = std::make_unique<ProgressPrinter>(config.train.log_every, file);
     metrics = std::make_unique<MetricsWriter>(file, trainer.continued_step());

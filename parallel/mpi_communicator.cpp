@@ -10,6 +10,7 @@
 #include "core/base/error.h"
 #include "parallel/host_pages.h"
 #include "parallel/mpi_transport.h"
+#include "parallel/placement.h"
 #include "parallel/shared_group.h"
 #include "parallel/shared_segment.h"
 
@@ -98,8 +99,7 @@ std::shared_ptr<Node> make_node(const MpiOptions& options) {
     node->context = std::make_shared<RankContext>(&board->failure, board->status, node->world_ranks,
                                                   node->self, memory);
     node->context->watch_processes(process_ids);
-    auto cores = static_cast<int>(std::thread::hardware_concurrency());
-    node->context->set_spinning(ranks <= cores);
+    node->context->set_spinning(ranks <= plan_placement(1).node_cpus);
     node->memory = std::make_shared<ProcessMemory>(node->self, process_ids);
     test_copying(*node, comm, options.copy_from_peers);
   } else {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <unistd.h>
 
+#include "core/base/counted.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 
@@ -113,31 +114,47 @@ bool started_by_launcher() {
 }
 
 Placement plan_placement(const LaunchEnvironment& e, const std::vector<int>& own,
-                         const std::vector<int>& parent, int requested) {
+                         const std::vector<int>& parent, int requested, const CpuQuota& quota) {
   Placement plan;
   bool bound_by_launcher = e.launched && !parent.empty() && own != parent;
   // A binding that is this rank's own: the user's, or another launcher's careful one.
   bool keep = e.user_bound || (bound_by_launcher && !e.open_mpi);
   const std::vector<int>& all = keep || parent.empty() || !e.launched ? own : parent;
   auto cores = static_cast<int>(all.size());
-  bool divided = e.local_size > 1 && !(keep && bound_by_launcher);
-  int share = divided ? std::max(1, cores / e.local_size) : std::max(1, cores);
-  plan.oversubscribed = divided && e.local_size > cores;
-  if (!keep && e.launched && cores > 0) {
-    // Left-over cores go to the first ranks, one each.
-    int spare = plan.oversubscribed ? 0 : cores - share * e.local_size;
-    int first = plan.oversubscribed ? e.local_rank % cores
-                                    : share * e.local_rank + std::min(e.local_rank, spare);
-    share += !plan.oversubscribed && e.local_rank < spare;
-    for (int c = first; c < first + share; ++c) plan.cores.push_back(all[static_cast<size_t>(c)]);
+  bool place = !keep && e.launched && cores > 0;
+  int ranks = keep && bound_by_launcher ? 1 : e.local_size;  // that share `all`
+  // This rank's part of `total`; what is left over goes to the first ranks, one each.
+  auto share = [&](int total, int among) {
+    return std::max(1, total / among + (place && e.local_rank < total % among));
+  };
+  if (place && ranks <= cores) {
+    int first = cores / ranks * e.local_rank + std::min(e.local_rank, cores % ranks);
+    for (int c = first; c < first + share(cores, ranks); ++c)
+      plan.cores.push_back(all[static_cast<size_t>(c)]);
+  } else if (ranks > 1 && ranks > cores) {
+    // More ranks than cores are better moved about than nailed to one core each in unequal numbers.
+    plan.cores = all;
   }
-  plan.threads = requested > 0 ? requested : e.omp_threads > 0 ? e.omp_threads : share;
-  // More ranks than cores are better moved about than nailed to one core each in unequal numbers.
-  if (plan.oversubscribed) plan.cores = all;
+  // Where the launcher has divided the cores, the quota is still for all ranks of the node.
+  int paid = quota.threads(std::max(1, cores) * e.local_size);
+  plan.node_cpus = std::min(std::max(1, cores) * e.local_size / ranks, paid);
+  plan.oversubscribed = e.local_size > plan.node_cpus;
+  int by_cores = share(cores, ranks), by_quota = share(paid, e.local_size);
+  bool quota_binds = quota.cpus > 0 && by_quota < by_cores;
+  std::string bound = quota_binds ? fmt::format("CPU quota of {:.1f}", quota.cpus) : "";
+  int most = std::min(by_cores, by_quota), wanted = requested > 0 ? requested : e.omp_threads;
+  plan.threads = wanted > 0 ? wanted : most;
+  if (wanted == 0) plan.bound = bound;
+  if (wanted > most && e.local_rank == 0) {
+    plan.complaint = fmt::format(
+        "{} threads per rank, but {} for {}: more than {} per rank wait for each other", wanted,
+        quota_binds ? fmt::format("a {} ({})", bound, quota.file) : counted(cores, "core"),
+        counted(quota_binds ? e.local_size : ranks, "rank"), most);
+  }
   return plan;
 }
 
-int configure_threads(int requested) {
+Placement plan_placement(int requested) {
   check(requested >= 0, "threads = {}: use 0 for all cores of the rank, or a positive number",
         requested);
   auto environment = read_launch_environment();
@@ -146,7 +163,16 @@ int configure_threads(int requested) {
   constexpr int kMost = 4096;
   check(requested > 0 || environment.omp_threads <= kMost,
         "OMP_NUM_THREADS is {}: use {} threads at most", environment.omp_threads, kMost);
-  Placement plan = plan_placement(environment, own, parent, requested);
+  return plan_placement(environment, own, parent, requested, read_cpu_quota());
+}
+
+std::string describe_threads(const Placement& plan) {
+  return fmt::format("{} per rank{}", plan.threads,
+                     plan.bound.empty() ? "" : fmt::format(" ({})", plan.bound));
+}
+
+Placement configure_threads(int requested) {
+  Placement plan = plan_placement(requested);
   if (!plan.cores.empty()) {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -157,17 +183,11 @@ int configure_threads(int requested) {
   // Ranks that wait for MPI must give their core to the ranks that work. The user's word comes
   // first.
   if (plan.oversubscribed) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-  auto cores = plan.cores.empty() ? own.size() : plan.cores.size();
-  bool crowded = plan.oversubscribed || plan.threads > static_cast<int>(cores);
-  if (crowded && plan.threads > 1 && !std::getenv("OMP_WAIT_POLICY"))
-    log::warn(
-        "{} threads per rank on {} cores for {} ranks of this node: threads that wait spin; set "
-        "OMP_WAIT_POLICY=passive or use fewer threads",
-        plan.threads, cores, environment.local_size);
+  if (!plan.complaint.empty()) log::warn("{}", plan.complaint);
 #ifdef _OPENMP
   omp_set_num_threads(plan.threads);
 #endif
-  return plan.threads;
+  return plan;
 }
 
 }  // namespace adagate

@@ -6,6 +6,8 @@
 #include <sys/types.h>
 #include <vector>
 
+#include "parallel/machine_limits.h"
+
 namespace adagate {
 
 // What the launcher and the user said through the environment.
@@ -33,18 +35,27 @@ pid_t launcher_process();
 struct Placement {
   std::vector<int> cores;  // where this rank runs; empty: leave its binding as it is
   int threads = 1;
-  bool oversubscribed = false;  // more ranks than cores on this node
+  int node_cpus = 1;             // what the node's ranks share: cores, or the CPU quota if smaller
+  bool oversubscribed = false;   // more ranks than that on this node
+  std::string bound, complaint;  // see describe_threads() and configure_threads(); mostly empty
 };
 
 // own, parent: the cores this process and its parent (the launcher's daemon) may use. mpirun binds
 // each rank to one core unless told otherwise; where the user did not ask for that, rank i of n
 // gets the i-th n-th of the parent's cores, at least one; ranks beyond the number of cores share.
-// requested: threads per rank from the config; 0: OMP_NUM_THREADS, else all the rank's cores.
+// requested: threads per rank from the config; 0: OMP_NUM_THREADS, else all the rank's cores, as
+// far as the CPU quota, which the node's ranks share, keeps them busy.
 Placement plan_placement(const LaunchEnvironment& environment, const std::vector<int>& own,
-                         const std::vector<int>& parent, int requested);
+                         const std::vector<int>& parent, int requested, const CpuQuota& quota = {});
 
-// Applies the plan to this process: call it before MPI and OpenMP start. Returns the threads per
-// rank.
-int configure_threads(int requested);
+// The plan for this process; changes nothing. Throws Error on a number of threads that is none.
+Placement plan_placement(int requested);
+
+// "2 per rank", "1 per rank (CPU quota of 1.0)".
+std::string describe_threads(const Placement& plan);
+
+// Applies the plan to this process: call it before MPI and OpenMP start. Warns when the user wants
+// more threads than there are CPUs.
+Placement configure_threads(int requested);
 
 }  // namespace adagate

@@ -205,6 +205,67 @@ TEST_CASE("placement: the launcher is found behind wrapper scripts") {
   CHECK(in_child("shell", [] { return launcher_process() == getppid() ? 1 : 2; }) == 1);
 }
 
+TEST_CASE("placement: a CPU quota bounds the threads of a node's ranks together") {
+  Cores eight = {0, 1, 2, 3, 4, 5, 6, 7};
+  auto alone = [&](double cpus) {
+    return plan_placement(environment_of({}), eight, eight, 0, {cpus, "cpu.max"});
+  };
+  CHECK(describe_threads(alone(0)) == "8 per rank");
+  CHECK(describe_threads(alone(1)) == "1 per rank (CPU quota of 1.0)");
+  CHECK(describe_threads(alone(2.5)) == "3 per rank (CPU quota of 2.5)");
+  CHECK(describe_threads(alone(0.1)) == "1 per rank (CPU quota of 0.1)");
+  CHECK(describe_threads(alone(8)) == "8 per rank");
+  CHECK(describe_threads(alone(64)) == "8 per rank");
+  int threads[3], first_cores[3];
+  for (int r = 0; r < 3; ++r) {
+    auto plan = plan_placement(environment_of(open_mpi(r, 3)), {r}, eight, 0, {5, "cpu.max"});
+    threads[r] = plan.threads;
+    first_cores[r] = plan.cores.front();
+    CHECK(plan.node_cpus == 5);
+    CHECK_FALSE(plan.oversubscribed);
+  }
+  CHECK(threads[0] + threads[1] + threads[2] == 5);
+  CHECK(threads[2] == 1);
+  CHECK(first_cores[1] == 3);  // the cores are shared out as ever
+  CHECK(first_cores[2] == 6);
+  // Fewer CPUs than ranks: waiting ranks must give way.
+  auto crowded = plan_placement(environment_of(open_mpi(1, 4)), {1}, eight, 0, {1.5, "cpu.max"});
+  CHECK(crowded.threads == 1);
+  CHECK(crowded.node_cpus == 2);
+  CHECK(crowded.oversubscribed);
+  // Another launcher has given each rank its cores; the quota is for all ranks of the node.
+  auto slurm = environment_of({{"SLURM_STEP_ID", "0"},
+                               {"SLURM_STEP_NUM_TASKS", "2"},
+                               {"SLURM_PROCID", "1"},
+                               {"SLURM_LOCALID", "1"},
+                               {"SLURM_STEP_TASKS_PER_NODE", "2"}});
+  CHECK(plan_placement(slurm, {4, 5, 6, 7}, eight, 0).threads == 4);
+  CHECK(plan_placement(slurm, {4, 5, 6, 7}, eight, 0, {4, "cpu.max"}).threads == 2);
+}
+
+TEST_CASE("placement: more threads than CPUs are allowed, with a word about it") {
+  auto ask = [](int requested, double quota) {
+    return plan_placement(environment_of({}), {0, 1}, {0, 1}, requested, {quota, "/cpu.max"});
+  };
+  auto plan = ask(2, 1);
+  CHECK(plan.threads == 2);
+  CHECK(describe_threads(plan) == "2 per rank");
+  CHECK(plan.complaint ==
+        "2 threads per rank, but a CPU quota of 1.0 (/cpu.max) for 1 rank: more than 1 per rank "
+        "wait for each other");
+  CHECK(ask(3, 0).complaint ==
+        "3 threads per rank, but 2 cores for 1 rank: more than 2 per rank wait for each other");
+  CHECK(ask(2, 0).complaint.empty());
+  CHECK(ask(1, 1).complaint.empty());
+  CHECK(ask(0, 1).complaint.empty());
+  auto variable = environment_of({{"OMP_NUM_THREADS", "2"}});
+  plan = plan_placement(variable, {0, 1}, {0, 1}, 0, {1, "/cpu.max"});
+  CHECK(plan.threads == 2);
+  CHECK_FALSE(plan.complaint.empty());
+  // Once for the ranks of a node.
+  CHECK(plan_placement(environment_of(open_mpi(1, 2)), {1}, {0, 1}, 2).complaint.empty());
+}
+
 TEST_CASE("placement: threads must not be negative") {
   CHECK_THROWS_AS(configure_threads(-1), Error);
 }
