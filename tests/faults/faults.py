@@ -407,6 +407,7 @@ FAULTS = [
     Fault("output: a run without a reader goes on", "train/signals.cpp",
           "stop_signal() != 0 || output_failure() == EPIPE", "stop_signal() != 0",
           "^faults_stop$"),
+
     # Words of a configuration and of the command line.
     Fault("paths: ~ is a name", "core/io/path_text.cpp",
           "if (written.starts_with('~')) {", "if (written.starts_with('~') && false) {", "^core$"),
