@@ -50,7 +50,8 @@ int run(const Options& options) {
   std::unique_ptr<RoutingStep> routing;
   if (saved.model->moe_layers() > 0) {
     routing = std::make_unique<RoutingStep>(saved.model->moe_layers(), saved.config.moe.experts,
-                                            saved.config.moe.balance, saved.model->moe_blocks());
+                                            saved.config.moe.resolved_balance(),
+                                            saved.model->moe_blocks());
   }
   EvaluationResult result =
       evaluate(*saved.model, pass, saved.mesh, routing.get(), [] { return stop_signal() != 0; });

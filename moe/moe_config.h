@@ -43,11 +43,18 @@ struct GateConfig {
     v.field("two_expert_share", s.two_expert_share,
             "share of tokens that get a second expert (random_one_or_two)", between(0.0, 1.0));
   }
+
+  // Whether no token takes a single expert, whatever its probabilities.
+  bool never_single() const {
+    return policy == "top2" || (policy == "topk" && k > 1) ||
+           (policy == "adaptive" && threshold >= 1 && k_max > 1) ||
+           (policy == "random_one_or_two" && two_expert_share >= 1);
+  }
 };
 
 // Auxiliary losses that keep the load of the experts even.
 struct BalanceConfig {
-  std::string loss = "paper";
+  std::string loss = "auto";  // see MoeConfig::resolved_balance()
   double coefficient = 0.01;
   double z_coefficient = 0.0;
   std::string scope = "global_batch";
@@ -56,8 +63,9 @@ struct BalanceConfig {
   static void visit(V& v, Self& s) {
     v.field("loss", s.loss,
             "paper: experts * sum of (share of the single-expert tokens) * (mean probability); "
-            "switch: the same with the share of all assignments; none",
-            one_of({"paper", "switch", "none"}));
+            "switch: the same with the share of all assignments; none; auto: what fits moe.gate, "
+            "paper where tokens may take a single expert, else switch; with one expert none",
+            one_of({"auto", "paper", "switch", "none"}));
     v.field("coefficient", s.coefficient, "factor of the balance loss, per MoE layer",
             at_least(0.0));
     v.field("z_coefficient", s.z_coefficient,
@@ -80,6 +88,14 @@ struct MoeConfig {
 
   // Whether block `layer` (from 0) holds experts.
   bool is_moe_layer(int64_t layer) const { return experts > 0 && (layer + 1) % every == 0; }
+
+  // The balance losses with `auto` filled in.
+  BalanceConfig resolved_balance() const {
+    BalanceConfig resolved = balance;
+    if (balance.loss == "auto")
+      resolved.loss = experts < 2 ? "none" : gate.never_single() ? "switch" : "paper";
+    return resolved;
+  }
 
   template <class V, class Self>
   static void visit(V& v, Self& s) {

@@ -56,7 +56,8 @@ struct LayerRouting {
 
 class RoutingStep {
  public:
-  // `blocks`: the transformer block of each layer; empty: 0, 1, ..
+  // `balance` with a loss of its own, not `auto`: MoeConfig::resolved_balance(). `blocks`: the
+  // transformer block of each layer; empty: 0, 1, ..
   RoutingStep(int64_t layers, int64_t experts, const BalanceConfig& balance,
               std::vector<int64_t> blocks = {});
 

@@ -48,6 +48,14 @@ double block_elements(const RunConfig& c, bool sparse) {
   return kept + experts * (2 * width + feed_forward) + 2 * static_cast<double>(c.moe.experts);
 }
 
+// "balance      paper (auto), times 0.01", one line; empty without MoE layers.
+std::string balance_line(const RunConfig& c) {
+  if (moe_layers(c) == 0) return "";
+  BalanceConfig balance = c.moe.resolved_balance();
+  return fmt::format("balance      loss {}{}, times {}\n", balance.loss,
+                     c.moe.balance.loss == "auto" ? " (auto)" : "", balance.coefficient);
+}
+
 std::string mebibytes(int64_t bytes) {
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
 }
@@ -112,7 +120,7 @@ std::string plan_report(const RunConfig& c, int ranks) {
       c.parallel.expert, counted(ranks / c.parallel.expert, "replica"),
       counted(c.train.batch, "sample"), counted(c.model.context, "token"), counted(tokens, "token"),
       flop_text(flops));
-  return text;
+  return text + balance_line(c);
 }
 
 }  // namespace adagate

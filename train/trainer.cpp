@@ -115,8 +115,9 @@ void Trainer::build_model() {
                           .clip_norm = config_.train.optimizer.clip_norm,
                           .checkpoint_blocks = config_.train.activation_checkpointing == "block"});
   if (model_->moe_layers() > 0) {
-    evaluation_routing_ = std::make_unique<RoutingStep>(model_->moe_layers(), config_.moe.experts,
-                                                        config_.moe.balance, model_->moe_blocks());
+    evaluation_routing_ =
+        std::make_unique<RoutingStep>(model_->moe_layers(), config_.moe.experts,
+                                      config_.moe.resolved_balance(), model_->moe_blocks());
   }
 }
 

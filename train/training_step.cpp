@@ -60,8 +60,8 @@ TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimiz
       optimizer_(optimizer),
       mesh_(mesh),
       options_(options),
-      routing_(model.moe_layers(), model.moe_config().experts, model.moe_config().balance,
-               model.moe_blocks()),
+      routing_(model.moe_layers(), model.moe_config().experts,
+               model.moe_config().resolved_balance(), model.moe_blocks()),
       dense_reducer_(make_reducer(store, ParameterGroup::dense, *mesh_.world)),
       expert_reducer_(make_reducer(store, ParameterGroup::expert, *mesh_.replica)) {}
 

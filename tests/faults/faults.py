@@ -40,6 +40,9 @@ FAULTS = [
     Fault("z-loss: gradient halved", "core/ops/cpu/routing.cpp",
           "T z = 2 * log_sum_exp[t]", "T z = log_sum_exp[t]", "^(core|moe)$"),
 
+    Fault("balance loss auto is the paper's where no token takes one expert", "moe/moe_config.h",
+          'gate.never_single() ? "switch" : "paper"', 'gate.never_single() ? "paper" : "paper"',
+          "^moe$"),
     Fault("balance loss none acts as switch", "moe/routing_step.cpp",
           '  if (balance_.loss == "none") balance_.coefficient = 0;\n', "", "^moe$"),
     Fault("random routing: the same tokens at every step", "moe/gating_policy.cpp",

@@ -35,7 +35,8 @@ class ReferenceRun {
         store_(decoder_, {.master = options.type == DType::f64 ? DType::f64 : DType::f32,
                           .compute = options.type,
                           .allocate_grad = {}}),
-        routing_(decoder_.moe_layers(), std::max<int64_t>(1, moe_.experts), moe_.balance) {
+        routing_(decoder_.moe_layers(), std::max<int64_t>(1, moe_.experts),
+                 moe_.resolved_balance()) {
     for (Parameter* p : store_.parameters()) weights.set_weight(*p);
     store_.refresh_compute();
   }

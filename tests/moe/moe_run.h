@@ -57,7 +57,7 @@ class RankRun {
         store_(layer_, {.master = layout.type == DType::f64 ? DType::f64 : DType::f32,
                         .compute = layout.type,
                         .allocate_grad = {}}),
-        step_(1, config.moe.experts, config.moe.balance),
+        step_(1, config.moe.experts, config.moe.resolved_balance()),
         result_(result),
         mutex_(mutex) {}
 

@@ -148,7 +148,7 @@ TEST_CASE("Without a loss nothing is counted beforehand", "[moe]") {
 }
 
 TEST_CASE("Backward before the counts are reduced is refused, at every step", "[moe]") {
-  RoutingStep step(1, 4, {});
+  RoutingStep step(1, 4, {.loss = "paper"});
   for (int repeat = 0; repeat < 2; ++repeat) {
     step.begin(1);
     CHECK_THROWS_WITH(step.loss_gradient(0), Catch::Contains("reduce()"));
@@ -156,7 +156,7 @@ TEST_CASE("Backward before the counts are reduced is refused, at every step", "[
     CHECK_NOTHROW(step.loss_gradient(0));
   }
   // Each micro-batch for itself: the counts of the one before don't do.
-  RoutingStep alone(1, 4, {.scope = "micro_batch"});
+  RoutingStep alone(1, 4, {.loss = "paper", .scope = "micro_batch"});
   alone.begin(2);
   for (int64_t i : {0, 1}) {
     alone.begin_micro_batch(i);

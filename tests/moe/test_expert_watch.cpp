@@ -10,7 +10,7 @@ using Kind = ExpertEvent::Kind;
 // A finished step of one layer, in block 3, in which 100 tokens made these assignments.
 RoutingStep step_of(const std::vector<double>& assigned, double tokens = 100) {
   auto experts = static_cast<int64_t>(assigned.size());
-  RoutingStep step(1, experts, {}, {3});
+  RoutingStep step(1, experts, {.loss = "none"}, {3});
   step.begin(1);
   RoutingSums sums{.single = std::vector<double>(assigned.size()),
                    .assigned = assigned,

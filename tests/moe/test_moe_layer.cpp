@@ -339,7 +339,7 @@ TEST_CASE("The scope micro_batch takes each micro-batch by itself", "[moe]") {
 }
 
 TEST_CASE("The losses reach the gate even if no gradient reaches its weights", "[moe]") {
-  BalanceConfig balance{.coefficient = 0.5, .z_coefficient = 0.1};
+  BalanceConfig balance{.loss = "paper", .coefficient = 0.5, .z_coefficient = 0.1};
   Gate gate(12, 8, 0, {}, 0.3);
   ParameterStore store(gate, {.master = DType::f64, .compute = DType::f64, .allocate_grad = {}});
   store.initialize(1);
@@ -386,7 +386,7 @@ TEST_CASE("An observer sees every plan once", "[moe]") {
   MoeLayer layer(config, make_self_mesh());
   ParameterStore store(layer, {});
   store.initialize(1);
-  RoutingStep step(1, 8, config.moe.balance);
+  RoutingStep step(1, 8, config.moe.resolved_balance());
   step.set_observer(&recorder);
   step.begin(2);
   for (int pass = 0; pass < 2; ++pass) {

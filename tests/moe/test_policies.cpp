@@ -375,8 +375,45 @@ TEST_CASE("wrong gate settings are refused with the numbers", "[moe]") {
                     Catch::Contains("moe.gate.combine is 'renormalised'"));
   CHECK_THROWS_WITH(RoutingStep(1, 2, {.loss = "papers"}),
                     Catch::Contains("moe.balance.loss is 'papers'"));
-  CHECK_THROWS_WITH(RoutingStep(1, 2, {.scope = "batch"}),
+  CHECK_THROWS_WITH(RoutingStep(1, 2, {.loss = "paper", .scope = "batch"}),
                     Catch::Contains("moe.balance.scope is 'batch'"));
+}
+
+TEST_CASE("balance loss auto: what fits the policy; an explicit word stays", "[moe]") {
+  auto resolved = [](int64_t experts, const GateConfig& gate, const std::string& loss) {
+    MoeConfig moe;
+    moe.experts = experts;
+    moe.gate = gate;
+    moe.balance.loss = loss;
+    moe.balance.coefficient = 0.25;
+    CHECK(moe.resolved_balance().coefficient == 0.25);
+    return moe.resolved_balance().loss;
+  };
+  struct Case {
+    GateConfig gate;
+    const char* loss;
+  };
+  for (const auto& [gate, loss] : {
+           Case{{}, "paper"},
+           Case{{.threshold = -0.5}, "paper"},
+           Case{{.threshold = 1}, "switch"},
+           Case{{.threshold = 1, .k_max = 1}, "paper"},
+           Case{{.policy = "top1"}, "paper"},
+           Case{{.policy = "top2"}, "switch"},
+           Case{{.policy = "topk", .k = 1}, "paper"},
+           Case{{.policy = "topk", .k = 2}, "switch"},
+           Case{{.policy = "random_one_or_two"}, "paper"},
+           Case{{.policy = "random_one_or_two", .two_expert_share = 1}, "switch"},
+       }) {
+    CAPTURE(gate.policy, gate.threshold, gate.k);
+    CHECK(resolved(4, gate, "auto") == loss);
+    for (const char* word : {"paper", "switch", "none"}) CHECK(resolved(4, gate, word) == word);
+  }
+  CHECK(MoeConfig{}.balance.loss == "auto");
+  // One expert has all the load.
+  CHECK(resolved(1, {.policy = "top1"}, "auto") == "none");
+  CHECK_THROWS_WITH(RoutingStep(1, 2, {.loss = "auto"}),
+                    Catch::Contains("moe.balance.loss is 'auto'"));
 }
 
 }  // namespace adagate::test

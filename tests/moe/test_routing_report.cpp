@@ -34,7 +34,7 @@ RoutingSums sums_of(const Counted& c) {
 RoutingStep step_of(const std::vector<Counted>& layers) {
   RoutingStep step(static_cast<int64_t>(layers.size()),
                    static_cast<int64_t>(layers[0].assigned.size()),
-                   {.coefficient = 0.5, .z_coefficient = 0.25},
+                   {.loss = "paper", .coefficient = 0.5, .z_coefficient = 0.25},
                    layers.size() == 2 ? std::vector<int64_t>{1, 4} : std::vector<int64_t>{});
   step.begin(1);
   for (size_t l = 0; l < layers.size(); ++l) {

@@ -244,7 +244,7 @@ const Contradiction kContradictions[] = {
      1,
      "model.positions is rotary, but a head has 5 elements (model.width 30 / model.heads 6): "
      "rotary positions turn pairs of elements; make it even"},
-    {{"moe.experts=4", "moe.gate.policy=topk", "moe.gate.k=5", "moe.balance.loss=switch"},
+    {{"moe.experts=4", "moe.gate.policy=topk", "moe.gate.k=5"},
      1,
      "moe.gate.k is 5, but moe.experts is 4: a token cannot choose more experts than there "
      "are"},
@@ -260,21 +260,22 @@ const Contradiction kContradictions[] = {
      1,
      "moe.every is 7, but model.layers is 6: no block would hold experts; use at most 6, or "
      "moe.experts: 0 for a dense model"},
-    {{"moe.experts=4", "moe.gate.policy=top2"},
+    {{"moe.experts=4", "moe.gate.policy=top2", "moe.balance.loss=paper"},
      1,
      "moe.balance.loss is paper, but moe.gate.policy is top2: the paper's loss counts only "
-     "tokens with a single expert, of which there would be none; use switch or none"},
-    {{"moe.experts=4", "moe.gate.threshold=1"},
+     "tokens with a single expert, of which there would be none; use auto, switch or none"},
+    {{"moe.experts=4", "moe.gate.threshold=1", "moe.balance.loss=paper"},
      1,
      "moe.balance.loss is paper, but moe.gate.policy is adaptive with a threshold of 1 or more: "
      "the "
      "paper's loss counts only tokens with a single expert, of which there would be none; use "
-     "switch or none"},
-    {{"moe.experts=4", "moe.gate.policy=random_one_or_two", "moe.gate.two_expert_share=1"},
+     "auto, switch or none"},
+    {{"moe.experts=4", "moe.gate.policy=random_one_or_two", "moe.gate.two_expert_share=1",
+      "moe.balance.loss=paper"},
      1,
      "moe.balance.loss is paper, but moe.gate.policy is random_one_or_two with "
      "moe.gate.two_expert_share 1: the paper's loss counts only tokens with a single expert, of "
-     "which there would be none; use switch or none"},
+     "which there would be none; use auto, switch or none"},
     {{"train.batch=2", "train.accumulation=2"},
      2,
      "train.batch is 2, but 2 ranks with train.accumulation 2 work on at least 4 samples per "
@@ -321,11 +322,18 @@ TEST_CASE("config: what just contradicts and what just does not") {
   CHECK(problems({"train.optimizer.beta1=0.999", "train.optimizer.beta2=0.9999"}).empty());
   // The paper's loss looks at tokens with a single expert.
   for (std::string k : {"2", "3", "4"})
-    one_about("moe.balance.loss", {"moe.gate.policy=topk", "moe.gate.k=" + k});
-  CHECK(problems({"moe.gate.policy=topk", "moe.gate.k=1"}).empty());
-  CHECK(problems({"moe.gate.policy=top1"}).empty());
+    one_about("moe.balance.loss",
+              {"moe.gate.policy=topk", "moe.gate.k=" + k, "moe.balance.loss=paper"});
+  CHECK(problems({"moe.gate.policy=topk", "moe.gate.k=1", "moe.balance.loss=paper"}).empty());
+  CHECK(problems({"moe.gate.policy=top1", "moe.balance.loss=paper"}).empty());
   CHECK(problems({"moe.gate.policy=topk", "moe.gate.k=4", "moe.balance.loss=switch"}).empty());
-  CHECK(problems({"moe.gate.policy=top2", "moe.balance.coefficient=0"}).empty());
+  CHECK(problems({"moe.gate.policy=top2", "moe.balance.loss=paper", "moe.balance.coefficient=0"})
+            .empty());
+  // What it is left to fits every policy.
+  for (std::string policy : {"top1", "top2", "topk", "adaptive", "random_one_or_two"})
+    CHECK(problems({"moe.gate.policy=" + policy}).empty());
+  CHECK(problems({"moe.gate.threshold=1"}).empty());
+  CHECK(problems({"moe.gate.policy=random_one_or_two", "moe.gate.two_expert_share=1"}).empty());
   one_about("train.stop_at_loss", {"train.stop_at_loss=2"});
   CHECK(problems({"train.stop_at_loss=2", "data.validation=x.txt"}).empty());
   CHECK(problems({"train.stop_at_loss=2", "data.validation_share=0.1"}).empty());

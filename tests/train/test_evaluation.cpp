@@ -24,7 +24,7 @@ Evaluated evaluate_on(const Scenario& s, int ranks, int expert_parallel, int64_t
     store.initialize(5);
     Samples samples(s, kSamples);
     EvaluationPass pass(samples, rows, mesh.world->rank(), mesh.world->size(), -1);
-    RoutingStep routing(model.moe_layers(), 4, {});
+    RoutingStep routing(model.moe_layers(), 4, {.loss = "none"});
     EvaluationResult result = evaluate(model, pass, mesh, &routing);
     if (mesh.world->rank() == 0) evaluated = {result, routing.layer(0).share_with(1)};
   });

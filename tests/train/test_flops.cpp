@@ -234,6 +234,11 @@ TEST_CASE("plan: shows the counts, the mesh and the step") {
   CHECK_THAT(text, Catch::Contains("2 experts of 4 in 1 of 3 layers"));
   CHECK_THAT(text, Catch::Contains("6 ranks = 2 expert-parallel x 3 replicas"));
   CHECK_THAT(text, Catch::Contains("6 samples of 10 tokens = 60 tokens"));
+  CHECK_THAT(text, Catch::Contains("balance      loss switch (auto), times 0.01\n"));
+  c.moe.balance.loss = "none";
+  CHECK_THAT(plan_report(c, 6), Catch::Contains("balance      loss none, times 0.01\n"));
+  c.moe.experts = 0;
+  CHECK_THAT(plan_report(c, 6), !Catch::Contains("balance"));
 }
 
 }  // namespace adagate

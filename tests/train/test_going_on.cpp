@@ -152,8 +152,8 @@ TEST_CASE("an evaluation keeps no memory for each of its batches") {
 }
 
 TEST_CASE("a dense model needs no counting pass") {
-  RoutingStep dense(0, 0, BalanceConfig{.coefficient = 0.01}),
-      sparse(1, 2, BalanceConfig{.coefficient = 0.01});
+  RoutingStep dense(0, 0, BalanceConfig{.loss = "paper", .coefficient = 0.01}),
+      sparse(1, 2, BalanceConfig{.loss = "paper", .coefficient = 0.01});
   for (RoutingStep* step : {&dense, &sparse}) step->begin(2);
   CHECK_FALSE(dense.needs_counting_pass());
   CHECK(sparse.needs_counting_pass());

@@ -265,7 +265,7 @@ TEST_CASE("metrics: a resumed run goes on after the lines up to its step") {
 TEST_CASE("metrics: how unevenly ranks are loaded") {
   std::optional<RoutingStep> told;
   run_ranks(2, [&](std::shared_ptr<Communicator> world) {
-    RoutingStep routing(2, 2, {.coefficient = 0.5, .scope = "micro_batch"});
+    RoutingStep routing(2, 2, {.loss = "paper", .coefficient = 0.5, .scope = "micro_batch"});
     routing.begin(2);
     RoutingSums sums{.single = {1, 1},
                      .assigned = {1, 1},

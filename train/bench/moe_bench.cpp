@@ -100,7 +100,7 @@ struct MoeSubject {
   MoeSubject(const MoeCase& c, const BenchOptions& o, DType type, const Mesh& mesh)
       : what(c),
         layer(config_of(c, o), mesh),
-        step(1, c.experts, config_of(c, o).moe.balance),
+        step(1, c.experts, config_of(c, o).moe.resolved_balance()),
         bench(layer, o, type, 100 + 2 * static_cast<uint64_t>(mesh.world->rank()), mesh.world,
               &step) {
     set_popularity();

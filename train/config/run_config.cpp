@@ -54,13 +54,10 @@ void validate_moe(const MoeConfig& moe, int64_t layers, Problems& problems) {
   problems.add_if(two && moe.experts < 2,
                   "moe.gate.policy is {}, but moe.experts is {}: it needs at least 2 experts",
                   gate.policy, moe.experts);
-  bool never_single = gate.policy == "top2" || (gate.policy == "topk" && gate.k > 1) ||
-                      (gate.policy == "adaptive" && gate.threshold >= 1 && gate.k_max > 1) ||
-                      (gate.policy == "random_one_or_two" && gate.two_expert_share >= 1);
-  problems.add_if(moe.balance.loss == "paper" && never_single && moe.balance.coefficient > 0,
+  problems.add_if(moe.balance.loss == "paper" && gate.never_single() && moe.balance.coefficient > 0,
                   "moe.balance.loss is paper, but moe.gate.policy is {}{}: the paper's loss counts "
-                  "only tokens with a single expert, of which there would be none; use switch or "
-                  "none",
+                  "only tokens with a single expert, of which there would be none; use auto, "
+                  "switch or none",
                   gate.policy,
                   gate.policy == "adaptive"            ? " with a threshold of 1 or more"
                   : gate.policy == "random_one_or_two" ? " with moe.gate.two_expert_share 1"
