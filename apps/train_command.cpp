@@ -1,4 +1,5 @@
 // adagate train: a configuration to a trained model.
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include "core/base/standard_output.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
+#include "train/config/config_changes.h"
 #include "train/config/config_writer.h"
 #include "train/metrics_writer.h"
 #include "train/plan_report.h"
@@ -26,6 +28,7 @@ struct Options {
   ConfigOptions config;
   bool dry_run = false;
   bool overwrite = false;
+  std::vector<std::string> allowed_changes;
 };
 
 int dry_run(RunConfig config, int ranks) {
@@ -80,10 +83,12 @@ int train(const LoadedConfig& loaded, const Options& options) {
   MpiSession session;
   check_launch(session);
   std::string yaml = write_yaml(config);
-  Trainer trainer(
-      config,
-      {.config_yaml = yaml, .overwrite = options.overwrite, .config_files = loaded.tree.files()},
-      session.world());
+  Trainer trainer(config,
+                  {.config_yaml = yaml,
+                   .overwrite = options.overwrite,
+                   .config_files = loaded.tree.files(),
+                   .allowed_changes = options.allowed_changes},
+                  session.world());
   // Only rank 0 tells; the others work in silence.
   std::unique_ptr<ProgressPrinter> progress;
   std::unique_ptr<MetricsWriter> metrics;
@@ -103,6 +108,17 @@ int train(const LoadedConfig& loaded, const Options& options) {
   return 0;
 }
 
+// --overwrite means a new run where only a file says that this one is to go on; a checkpoint to go
+// back to, and what the command line says, stay.
+void start_anew(RunConfig& config, const ConfigOptions& given) {
+  bool by_file =
+      given.resume.empty() && std::none_of(given.assignments.begin(), given.assignments.end(),
+                                           [](const std::string& assignment) {
+                                             return assignment.starts_with("checkpoint.resume=");
+                                           });
+  if (by_file && config.checkpoint.resume == "auto") config.checkpoint.resume = "none";
+}
+
 int run(const Options& options) {
   // SIGTERM or SIGUSR1 before the first step ends the run after it.
   bool speaks = launch_from_environment().rank == 0;
@@ -110,7 +126,9 @@ int run(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);  // writing fails instead
   int failure = foreseen_output_failure();
   check(failure == 0 || !speaks, "{}; to see nothing, > /dev/null", lost_output(failure));
+  AllowedChanges{options.allowed_changes};  // a misspelt one ends the program here
   LoadedConfig loaded = load_run_config(options.config);
+  if (options.overwrite) start_anew(loaded.config, options.config);
   log::set_level(loaded.config.log_level);
   check_consistent(loaded, launch_from_environment().ranks);
   try {
@@ -132,12 +150,18 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
       ->expected(0, 1)
       ->default_str("auto")
       ->type_name("auto|DIR");
+  command
+      ->add_option("--allow-change", options->allowed_changes,
+                   "Let a key, or the keys of a section, differ from those of the run that is gone "
+                   "on with, although what follows is computed otherwise; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("KEY");
   command->add_flag("--dry-run", options->dry_run,
                     "Print the effective configuration, parameters, memory and mesh, and stop");
   command->add_flag(
       "--overwrite", options->overwrite,
-      "Let checkpoints and metrics in the output directory go: an earlier run's, or with "
-      "--resume=DIR those of later steps");
+      "Start anew and let checkpoints and metrics in the output directory go; with --resume=DIR "
+      "only those of later steps");
   command->footer(R"(Examples:
   mpirun -n 2 adagate train configs/quickstart.yaml
   mpirun -n 2 adagate train configs/quickstart.yaml --set train.length=500s --output runs/short

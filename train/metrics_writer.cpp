@@ -14,6 +14,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr const char* kResume = "resume";
+
 struct Kept {
   std::string lines;
   double elapsed = 0;
@@ -26,7 +28,11 @@ Kept lines_until(const std::filesystem::path& path, int64_t last) {
   std::string line;
   while (std::getline(in, line)) {
     auto item = nlohmann::json::parse(line, nullptr, false);
-    if (!item.is_object() || item.value("step", INT64_MAX) > last) continue;
+    if (!item.is_object()) continue;
+    int64_t step = item.value("step", INT64_MAX);
+    // That a run went on from the last step tells of those behind it.
+    bool stays = item.value("type", "") == kResume ? step < last : step <= last;
+    if (!stays) continue;
     kept.lines += line + "\n";
     if (auto seconds = item.find("elapsed_seconds"); seconds != item.end() && seconds->is_number())
       kept.elapsed = seconds->get<double>();
@@ -110,6 +116,14 @@ void MetricsWriter::write(const std::string& line) {
 double MetricsWriter::elapsed() const {
   std::chrono::duration<double> now = std::chrono::steady_clock::now() - start_;
   return earlier_seconds_ + now.count();
+}
+
+void MetricsWriter::on_resume(const ResumeReport& r) {
+  ordered_json changed = ordered_json::object();
+  for (const ConfigChange& c : r.changes) changed[c.key] = {{"from", c.before}, {"to", c.now}};
+  ordered_json line = line_of(kResume, r.step, elapsed());
+  line["changed"] = changed;
+  write(line.dump() + "\n");
 }
 
 void MetricsWriter::on_step(const StepReport& r) {

@@ -13,11 +13,12 @@ namespace adagate {
 class MetricsWriter final : public TrainingObserver {
  public:
   // Goes on with an existing file, without the lines of steps after `resumed_step` (a run that was
-  // killed wrote them and the resumed one writes them again). Throws Error when it can't be
-  // written.
+  // killed wrote them and the resumed one writes them again), and of going on from there. Throws
+  // Error when it can't be written.
   MetricsWriter(const std::filesystem::path& path, int64_t resumed_step);
   ~MetricsWriter() override;
 
+  void on_resume(const ResumeReport& report) override;
   void on_step(const StepReport& report) override;
   void on_evaluation(const EvaluationReport& report) override;
   void on_checkpoint(const CheckpointReport& report) override;

@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/base/phase_timer.h"
 #include "moe/routing_step.h"
 #include "train/best_loss.h"
+#include "train/config/config_changes.h"
 #include "train/training_step.h"
 
 namespace adagate {
@@ -47,11 +49,18 @@ struct CheckpointReport {
   double seconds = 0;  // to save it
 };
 
+// A run has gone on from `step`; told with its next step, before that.
+struct ResumeReport {
+  int64_t step = 0;
+  std::vector<ConfigChange> changes;  // of its configuration
+};
+
 enum class TrainingEnd { finished, loss_reached, stopped_by_signal };
 
 class TrainingObserver {
  public:
   virtual ~TrainingObserver() = default;
+  virtual void on_resume(const ResumeReport&) {}
   virtual void on_step(const StepReport&) {}
   virtual void on_evaluation(const EvaluationReport&) {}
   virtual void on_checkpoint(const CheckpointReport&) {}

@@ -2,34 +2,58 @@
 
 #include <algorithm>
 #include <charconv>
+#include <fmt/ranges.h>
 
-#include "train/config/config_writer.h"
 #include "train/config/yaml_loader.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
 namespace {
 
-// What a resumed run must have as it was, and neither tensors nor positions would show.
-constexpr std::string_view kFixedKeys[] = {"model.heads",        "model.rotary_base",
-                                           "model.norm_epsilon", "model.activation",
-                                           "data.shuffle",       "data.keep_last_batch"};
-
 std::string text_in(const TrainingState& state, const std::string& name) {
   auto it = state.extra.find(name);
   return it == state.extra.end() ? "" : it->second;
 }
 
-int64_t number_in(const TrainingState& state, const std::string& name) {
+template <class T>
+T number_in(const TrainingState& state, const std::string& name) {
   std::string text = text_in(state, name);
   const char *begin = text.data(), *end = begin + text.size();
-  int64_t value = 0;
+  T value = 0;
   auto [stop, error] = std::from_chars(begin, end, value);
   check(!text.empty() && error == std::errc() && stop == end,
         "resume: the checkpoint's manifest has no number {}: it is damaged, or no training run "
         "wrote it",
         name);
   return value;
+}
+
+int64_t whole_in(const TrainingState& state, const std::string& name) {
+  return number_in<int64_t>(state, name);
+}
+
+ScheduleSpan schedule_in(const TrainingState& state) {
+  if (state.extra.count("schedule_end") == 0) return {};
+  return {.first = whole_in(state, "schedule_first"),
+          .from = number_in<double>(state, "schedule_from"),
+          .end = whole_in(state, "schedule_end"),
+          .held = whole_in(state, "schedule_held") != 0};
+}
+
+// "a, b" of one member of each change.
+template <class F>
+std::string listed(const std::vector<ConfigChange>& changes, std::string_view separator, F&& text) {
+  std::vector<std::string> texts;
+  for (const ConfigChange& change : changes) texts.push_back(text(change));
+  return fmt::format("{}", fmt::join(texts, separator));
+}
+
+// "train.batch is 4, seed is 2, but the run that saved CHECKPOINT had 2, 1".
+std::string contrast(const std::vector<ConfigChange>& changes, const fs::path& checkpoint) {
+  auto now = [](const ConfigChange& c) { return fmt::format("{} is {}", c.key, c.now); };
+  auto then = [](const ConfigChange& c) { return c.before; };
+  return fmt::format("{}, but the run that saved {} had {}", listed(changes, ", ", now),
+                     checkpoint.string(), listed(changes, ", ", then));
 }
 
 }  // namespace
@@ -46,26 +70,33 @@ void RunRecord::write(TrainingState& state) const {
   state.extra["skipped_in_a_row"] = std::to_string(skipped_in_a_row);
   state.extra["evaluation_due"] = evaluation_due ? "1" : "0";
   state.extra["data_hash"] = data_hash;
+  state.extra["validation_hash"] = validation_hash;
   state.extra["tokenizer"] = tokenizer;
   state.extra["tokenizer_hash"] = tokenizer_hash;
+  state.extra["schedule_first"] = std::to_string(schedule.first);
+  state.extra["schedule_from"] = fmt::format("{}", schedule.from);
+  state.extra["schedule_end"] = std::to_string(schedule.end);
+  state.extra["schedule_held"] = schedule.held ? "1" : "0";
 }
 
 RunRecord RunRecord::read(const TrainingState& state) {
-  return {.seed = number_in(state, "seed"),
-          .dataset_size = number_in(state, "dataset_size"),
-          .global_batch = number_in(state, "global_batch"),
-          .skipped_steps = number_in(state, "skipped_steps"),
+  return {.seed = whole_in(state, "seed"),
+          .dataset_size = whole_in(state, "dataset_size"),
+          .global_batch = whole_in(state, "global_batch"),
+          .skipped_steps = whole_in(state, "skipped_steps"),
           // Earlier versions saved none.
           .skipped_in_a_row =
-              text_in(state, "skipped_in_a_row").empty() ? 0 : number_in(state, "skipped_in_a_row"),
+              text_in(state, "skipped_in_a_row").empty() ? 0 : whole_in(state, "skipped_in_a_row"),
           .evaluation_due = text_in(state, "evaluation_due") == "1",
           .data_hash = text_in(state, "data_hash"),
+          .validation_hash = text_in(state, "validation_hash"),
           .tokenizer = text_in(state, "tokenizer"),
-          .tokenizer_hash = text_in(state, "tokenizer_hash")};
+          .tokenizer_hash = text_in(state, "tokenizer_hash"),
+          .schedule = schedule_in(state)};
 }
 
-void check_resumable(const fs::path& checkpoint, const RunConfig& config,
-                     const Tokenizer& tokenizer) {
+SavedRun open_saved_run(const fs::path& checkpoint, const RunConfig& config,
+                        const Tokenizer& tokenizer) {
   Manifest manifest = read_manifest(checkpoint);
   // The tensors alone would not show that their numbers stand for other tokens.
   std::string hash = text_in(manifest.state, "tokenizer_hash");
@@ -77,21 +108,21 @@ void check_resumable(const fs::path& checkpoint, const RunConfig& config,
       hash_text(tokenizer.hash()));
   ConfigTree tree;
   tree.add_text(manifest.config_yaml, (checkpoint / "manifest.json").string());
-  auto then = list_fields(read_config<RunConfig>(tree)), now = list_fields(config);
-  for (size_t i = 0; i < now.size(); ++i) {
-    std::string key = now[i].section + "." + now[i].key;
-    bool fixed =
-        std::find(std::begin(kFixedKeys), std::end(kFixedKeys), key) != std::end(kFixedKeys);
-    check(!fixed || now[i].value == then[i].value,
-          "{} is {}, but the run that saved {} had {}: resume with that, or start anew in another "
-          "--output",
-          key, now[i].value, checkpoint.string(), then[i].value);
-  }
+  SavedRun saved{.checkpoint = checkpoint,
+                 .config_yaml = manifest.config_yaml,
+                 .config = read_config<RunConfig>(tree),
+                 .record = RunRecord::read(manifest.state)};
+  int64_t& vocabulary = saved.config.model.vocabulary;
+  if (vocabulary == 0) vocabulary = tokenizer.vocabulary_size();
+  auto other = with_role(KeyRole::identity, config_changes(saved.config, config, {}));
+  check(other.empty(), "{}: resume with that, or start anew in another --output",
+        contrast(other, checkpoint));
+  return saved;
 }
 
-void restore_position(const TrainingState& state, const RunConfig& config,
+void restore_position(const SavedRun& saved, const TrainingState& state, const RunConfig& config,
                       const std::string& data_hash, DataLoader& loader) {
-  RunRecord record = RunRecord::read(state);
+  const RunRecord& record = saved.record;
   check(record.data_hash.empty() || record.data_hash == data_hash,
         "data.train is {}, whose text is not the one that the saved run was trained on: resume "
         "on the same data, or start anew in another --output",
@@ -102,6 +133,33 @@ void restore_position(const TrainingState& state, const RunConfig& config,
   data.dataset_size = record.dataset_size;
   data.global_batch = record.global_batch;
   loader.restore(data);
+}
+
+std::vector<ConfigChange> allowed_changes(const SavedRun& saved, const RunConfig& config,
+                                          const StepSizes& sizes,
+                                          const std::string& validation_hash,
+                                          const AllowedChanges& allowed) {
+  auto changes = config_changes(saved.config, config, sizes);
+  // The text of an evaluation counts, not its place; a saved run of an earlier version tells no
+  // more than the place.
+  if (!saved.record.validation_hash.empty() && !validation_hash.empty()) {
+    constexpr const char* kKey = "data.validation";
+    bool same = saved.record.validation_hash == validation_hash;
+    auto at = std::find_if(changes.begin(), changes.end(),
+                           [&](const ConfigChange& change) { return change.key == kKey; });
+    if (at == changes.end() && !same)
+      changes.push_back({kKey, "another text", config.data.validation});
+    if (at != changes.end() && same) at->role = KeyRole::harmless;
+  }
+  auto refused = with_role(KeyRole::computation, changes);
+  std::erase_if(refused, [&](const ConfigChange& change) { return allowed.covers(change.key); });
+  check(refused.empty(),
+        "{}: go on with that, allow the change with {}, or start anew in another --output or with "
+        "--overwrite",
+        contrast(refused, saved.checkpoint), listed(refused, " ", [](const ConfigChange& change) {
+          return "--allow-change " + change.key;
+        }));
+  return changes;
 }
 
 }  // namespace adagate

@@ -7,7 +7,9 @@
 #include "data/data_loader.h"
 #include "data/tokenizer.h"
 #include "train/checkpoint.h"
+#include "train/config/config_changes.h"
 #include "train/config/run_config.h"
+#include "train/learning_rate.h"
 
 namespace adagate {
 
@@ -18,7 +20,9 @@ struct RunRecord {
   int64_t skipped_in_a_row = 0;                          // the last of them, up to the saved step
   bool evaluation_due = false;                           // at the saved step
   std::string data_hash;  // of the training text's tokens; empty: an earlier version saved none
+  std::string validation_hash;  // the same of data.validation; empty: none, or an earlier version
   std::string tokenizer, tokenizer_hash;  // as the config named it, and of its content
+  ScheduleSpan schedule;  // end 0: an earlier version saved none, it is train.length's
 
   void write(TrainingState& state) const;
   // Throws Error naming what the state lacks.
@@ -28,14 +32,29 @@ struct RunRecord {
 // As a record holds hashes.
 std::string hash_text(uint64_t hash);
 
-// Throws Error unless a run of `config` with `tokenizer` may go on from the checkpoint, as far as
-// neither its tensors nor its position would show it: the first key that differs, and the remedy.
-void check_resumable(const std::filesystem::path& checkpoint, const RunConfig& config,
-                     const Tokenizer& tokenizer);
+// What a run goes on from.
+struct SavedRun {
+  std::filesystem::path checkpoint;
+  std::string config_yaml;  // of the run that wrote it
+  RunConfig config;         // the same, its vocabulary filled in
+  RunRecord record;
+};
+
+// Throws Error when a run of `config` with `tokenizer` can't go on from the checkpoint: what
+// differs of tokenizer, model, data order or seed, and the remedy.
+SavedRun open_saved_run(const std::filesystem::path& checkpoint, const RunConfig& config,
+                        const Tokenizer& tokenizer);
 
 // Brings the loader, over a text with `data_hash`, to where the saved run stopped. Throws Error
 // when that one read another text, or under another seed or batch.
-void restore_position(const TrainingState& state, const RunConfig& config,
+void restore_position(const SavedRun& saved, const TrainingState& state, const RunConfig& config,
                       const std::string& data_hash, DataLoader& loader);
+
+// All keys in which `config` differs from the saved run's. Throws Error naming those that change
+// what is computed and are not allowed to differ, with both values.
+std::vector<ConfigChange> allowed_changes(const SavedRun& saved, const RunConfig& config,
+                                          const StepSizes& sizes,
+                                          const std::string& validation_hash,
+                                          const AllowedChanges& allowed);
 
 }  // namespace adagate

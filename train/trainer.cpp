@@ -12,6 +12,8 @@
 #include "parallel/watchdog.h"
 #include "train/config/config_writer.h"
 #include "train/flops.h"
+#include "train/kept_configs.h"
+#include "train/length_change.h"
 #include "train/resume.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
@@ -22,6 +24,14 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kEvaluationRows = 8;  // samples of a batch
+
+void log_changes(const std::vector<ConfigChange>& changes) {
+  auto [computed, harmless] =
+      std::pair{with_role(KeyRole::computation, changes), with_role(KeyRole::harmless, changes)};
+  if (!computed.empty())
+    log::warn("changed since the saved run, as allowed: {}", changes_text(computed));
+  if (!harmless.empty()) log::info("changed since the saved run: {}", changes_text(harmless));
+}
 
 double seconds_since(PhaseTimer::Clock::time_point start) {
   return std::chrono::duration<double>(PhaseTimer::Clock::now() - start).count();
@@ -59,9 +69,6 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                                          mesh_.world->rank(), mesh_.world->size(),
                                          static_cast<int>(config_.data.prefetch));
   plan_steps();
-  if (saved_step_ >= 0) {
-    on_all_ranks(*mesh_.world, [&] { restore_position(state_, config_, data_hash(), *loader_); });
-  }
   // Ctrl-C means now: no step is made for it, nor anything left.
   on_all_ranks(*mesh_.world, [] {
     if (stop_signal() == SIGINT) check_not_stopped(kStoppedEarly);
@@ -71,10 +78,6 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
 }
 
 Trainer::~Trainer() = default;
-
-fs::path Trainer::config_file() const {
-  return fs::path(config_.output) / "config.yaml";
-}
 
 fs::path Trainer::checkpoint_directory() const {
   return fs::path(config_.output) / "checkpoints";
@@ -124,9 +127,10 @@ void Trainer::build_model() {
 void Trainer::plan_steps() {
   sizes_ = {config_.train.batch * config_.model.context, loader_->steps_per_epoch()};
   total_steps_ = config_.train.length.steps(sizes_);
+  schedule_ = {.end = total_steps_};
+  if (saved_run_) follow_saved_run();
+  learning_rate_.emplace(learning_rate_of(config_.train, sizes_, schedule_));
   int64_t warmup = config_.train.schedule.warmup.steps(sizes_);
-  learning_rate_.emplace(config_.train.optimizer.learning_rate, warmup, total_steps_,
-                         config_.train.schedule.decay, config_.train.schedule.final_ratio);
   if (warmup >= total_steps_ && warmup > 1 && mesh_.world->rank() == 0) {
     log::warn(
         "train.schedule.warmup is {}, train.length {}: the learning rate rises to the end; shorten "
@@ -149,7 +153,7 @@ OutputUse Trainer::output_use() const {
 void Trainer::check_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
-    named("output", [&] { AtomicFile writable(config_file()); });
+    named("output", [&] { AtomicFile writable(config_file(config_.output)); });
     int64_t start = resumed_from_ ? step_in(resumed_from_->filename().string()).value_or(-1) : -1;
     check_checkpoint_names(checkpoint_directory(), start + 1);
     check_no_input_goes(output_use());
@@ -175,7 +179,6 @@ void Trainer::claim_output() {
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     clean_checkpoints(checkpoint_directory());  // also where no save follows
     clean_temporaries(config_.output);
-    write_file_atomically(config_file(), options_.config_yaml);
   });
 }
 
@@ -228,22 +231,59 @@ std::optional<fs::path> Trainer::checkpoint_to_resume() {
 
 void Trainer::load_state() {
   if (!resumed_from_) return;
-  on_all_ranks(*mesh_.world, [&] { check_resumable(*resumed_from_, config_, *tokenizer_); });
+  on_all_ranks(*mesh_.world,
+               [&] { saved_run_ = open_saved_run(*resumed_from_, config_, *tokenizer_); });
   state_ = load_checkpoint(*resumed_from_, checkpoint_tensors(), mesh_).state;
   trim_allocator();
   store_->refresh_compute();
-  RunRecord record;
-  on_all_ranks(*mesh_.world, [&] { record = RunRecord::read(state_); });
-  optimizer_->set_steps(state_.step - record.skipped_steps);
-  keeper_.resumed(*resumed_from_, record.skipped_in_a_row);
+  optimizer_->set_steps(state_.step - saved_run_->record.skipped_steps);
+  keeper_.resumed(*resumed_from_, saved_run_->record.skipped_in_a_row);
   saved_step_ = start_step_ = state_.step;
-  evaluation_due_ = record.evaluation_due;
+  evaluation_due_ = saved_run_->record.evaluation_due;
   best_ = read_best(state_.extra);
   log::info("resumed from {} at step {}", resumed_from_->string(), state_.step);
 }
 
+// Where the saved run stood in its data and its schedule, and what is otherwise now.
+void Trainer::follow_saved_run() {
+  const SavedRun& saved = *saved_run_;
+  on_all_ranks(*mesh_.world, [&] {
+    restore_position(saved, state_, config_, data_hash(), *loader_);
+    changes_ = allowed_changes(saved, config_, sizes_, validation_hash(),
+                               AllowedChanges(options_.allowed_changes));
+  });
+  ScheduleSpan span = saved.record.schedule;
+  if (span.end == 0) span.end = saved.config.train.length.steps(sizes_);
+  LengthChange change = change_length(saved.config.train, span, config_.train, state_.step, sizes_);
+  schedule_ = change.span;
+  if (mesh_.world->rank() != 0) return;
+  log_changes(changes_);
+  if (change.message.empty()) return;
+  if (change.jump)
+    log::warn("{}", change.message);
+  else
+    log::info("{}", change.message);
+}
+
 std::string Trainer::data_hash() const {
   return hash_text(data_.train_text->view().payload_hash());
+}
+
+std::string Trainer::validation_hash() const {
+  if (!data_.validation_text) return "";
+  return hash_text(data_.validation_text->view().payload_hash());
+}
+
+// From its first step on the output directory tells of this configuration.
+void Trainer::begin_stretch() {
+  stretch_begun_ = true;
+  on_all_ranks(*mesh_.world, [&] {
+    if (mesh_.world->rank() != 0) return;
+    keep_configuration(config_.output, options_.config_yaml, start_step_,
+                       changes_.empty() ? "" : saved_run_->config_yaml);
+  });
+  if (!saved_run_) return;
+  for (auto* observer : observers_) observer->on_resume({start_step_, changes_});
 }
 
 void Trainer::save() {
@@ -260,8 +300,10 @@ void Trainer::save() {
             .skipped_in_a_row = keeper_.skipped_in_a_row(),
             .evaluation_due = evaluation_due_,
             .data_hash = data_hash(),
+            .validation_hash = validation_hash(),
             .tokenizer = config_.data.tokenizer,
-            .tokenizer_hash = hash_text(tokenizer_->hash())}
+            .tokenizer_hash = hash_text(tokenizer_->hash()),
+            .schedule = schedule_}
       .write(state_);
   write_best(best_, state_.extra);
   fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
@@ -372,6 +414,7 @@ TrainingEnd Trainer::train() {
   }
   while (state_.step < total_steps_) {
     StepReport report = one_step();
+    if (!stretch_begun_) begin_stretch();
     for (auto* observer : observers_) observer->on_step(report);
     bool last = state_.step == total_steps_;
     evaluation_due_ = data_.validation && (last || due(config_.train.evaluate_every));
@@ -386,9 +429,11 @@ TrainingEnd Trainer::train() {
 }
 
 TrainingEnd Trainer::run() {
-  if (state_.step >= total_steps_) {
-    log::info("step {} of {} is reached already: nothing to train; raise train.length to go on",
-              state_.step, total_steps_);
+  if (state_.step >= total_steps_ && mesh_.world->rank() == 0) {
+    log::info(
+        "step {} of {} is reached already: nothing to train; raise train.length to go on{}",
+        state_.step, total_steps_,
+        state_.step == total_steps_ ? "" : ", or go back with --resume=CHECKPOINT --overwrite");
   }
   TrainingEnd end = train();
   if (config_.checkpoint.save_at_end || end == TrainingEnd::stopped_by_signal) save();

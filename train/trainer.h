@@ -15,6 +15,7 @@
 #include "train/learning_rate.h"
 #include "train/new_output.h"
 #include "train/observer.h"
+#include "train/resume.h"
 #include "train/text_data.h"
 #include "train/training_step.h"
 
@@ -22,12 +23,15 @@ namespace adagate {
 
 struct TrainerOptions {
   // Text of the effective config, stored with every checkpoint; empty: made from the config.
-  std::string config_yaml;
+  std::string config_yaml = {};
   // An output directory that holds checkpoints of another run, or of later steps than the one gone
   // back to, is an error unless they and their metrics may go.
   bool overwrite = false;
   // The files that the config was read from: none of them is written over.
   std::vector<std::filesystem::path> config_files = {};
+  // Keys and sections that may differ from those of the run gone on from although they change what
+  // is computed.
+  std::vector<std::string> allowed_changes = {};
 };
 
 // Everything a run holds. All methods are collective; the same config on every rank.
@@ -57,7 +61,6 @@ class Trainer {
   std::filesystem::path checkpoint_directory() const;
 
  private:
-  std::filesystem::path config_file() const;
   void build_model();
   void plan_steps();          // how many, and the learning rate over them
   bool goes_on_here() const;  // from a checkpoint in its own output
@@ -69,7 +72,10 @@ class Trainer {
   // those of later steps where it goes back.
   std::vector<std::filesystem::path> abandoned_checkpoints() const;
   void load_state();
-  std::string data_hash() const;  // of the training text's tokens
+  void follow_saved_run();
+  void begin_stretch();
+  std::string data_hash() const;        // of the training text's tokens
+  std::string validation_hash() const;  // of data.validation's; empty: none
   std::vector<CheckpointTensor> checkpoint_tensors();
   StepReport one_step();
   TrainingEnd train();
@@ -98,14 +104,18 @@ class Trainer {
   std::optional<LearningRate> learning_rate_;
   std::vector<TrainingObserver*> observers_;
   std::optional<std::filesystem::path> resumed_from_;
+  std::optional<SavedRun> saved_run_;  // gone on from
+  std::vector<ConfigChange> changes_;  // since then
   TrainingState state_;
   StepSizes sizes_;
+  ScheduleSpan schedule_;
   int64_t total_steps_ = 0;
   int64_t start_step_ = 0, saved_step_ = -1;
   bool evaluation_due_ = false;   // at this step; a stop may leave it to the run that goes on
   std::optional<BestLoss> best_;  // validation loss so far
   bool save_due_ = false;         // put off while steps are being skipped
   CheckpointKeeper keeper_;
+  bool stretch_begun_ = false;
 };
 
 }  // namespace adagate

@@ -238,6 +238,71 @@ TEST_CASE("train: an earlier run is overwritten only when asked for") {
              Contains("the run had no validation data: name some with --data"));
 }
 
+TEST_CASE("train: a finished run started again under another configuration") {
+  workshop().write("auto.yaml", workshop().read("run.yaml") + "checkpoint: {resume: auto}\n");
+  auto train = [](const std::string& options) {
+    return run("train " + workshop().path("auto.yaml") + " --output " + workshop().path("again") +
+               " --set train.length=" + options);
+  };
+  REQUIRE(train("4s").status == 0);
+  std::string yaml = workshop().read("again/config.yaml"),
+              metrics = workshop().read("again/metrics.jsonl");
+  auto unchanged = [&] {
+    CHECK(workshop().read("again/config.yaml") == yaml);
+    CHECK(workshop().read("again/metrics.jsonl") == metrics);
+  };
+  // Nothing to train: a success where nothing else is asked for.
+  Outcome same = train("4s --set train.log_every=3");
+  CHECK(same.status == 0);
+  CHECK_THAT(same.output, Contains("changed since the saved run: train.log_every 10 -> 3") &&
+                              Contains("step 4 of 4 is reached already: nothing to train"));
+  unchanged();
+  for (const std::string length : {"4s", "6s"}) {
+    Outcome refused = train(length + " --set moe.gate.threshold=0.2");
+    CAPTURE(refused.output);
+    CHECK(refused.status == 1);
+    CHECK_THAT(refused.output,
+               Contains("--set moe.gate.threshold=0.2: moe.gate.threshold is 0.2, but the run "
+                        "that saved ") &&
+                   Contains(" had 0.1: ") && Contains("--allow-change moe.gate.threshold"));
+    unchanged();
+  }
+  Outcome misspelt = train("6s --allow-change moe.gate.treshold");
+  CHECK(misspelt.status == 1);
+  CHECK_THAT(misspelt.output, Contains("did you mean 'moe.gate.threshold'?"));
+  Outcome allowed = train("6s --set moe.gate.threshold=0.2 --allow-change moe.gate");
+  CAPTURE(allowed.output);
+  CHECK(allowed.status == 0);
+  CHECK_THAT(allowed.output, Contains("changed since the saved run, as allowed: "
+                                      "moe.gate.threshold 0.1 -> 0.2"));
+  CHECK(workshop().read("again/config-until-00000004.yaml") == yaml);
+  CHECK_THAT(workshop().read("again/config.yaml"), Contains("threshold: 0.2"));
+  CHECK(count_of("\"type\":\"resume\"", workshop().read("again/metrics.jsonl")) == 1);
+  // --overwrite is a new run, whatever the file says; the command line's own word stands.
+  Outcome anew = train("3s --overwrite");
+  CAPTURE(anew.output);
+  CHECK(anew.status == 0);
+  CHECK(last_metric("again", "step") == 3);
+  CHECK_FALSE(workshop().exists("again/config-until-00000004.yaml"));
+  CHECK_FALSE(workshop().exists("again/checkpoints/step-00000006"));
+  CHECK_THAT(train("3s --overwrite --resume=auto").output, Contains("nothing to train"));
+}
+
+TEST_CASE("train: the learning rate where a finished run is made longer") {
+  auto longer = [](const std::string& choice) {
+    run_shell("rm -rf " + workshop().path("long"));
+    std::string decay = "--set train.schedule.decay=linear ";
+    REQUIRE(run(workshop().train("long", decay + "--set train.length=4s")).status == 0);
+    return run(workshop().train("long", decay + "--set train.length=8s --resume" + choice));
+  };
+  Outcome rescaled = longer("");
+  CHECK_THAT(rescaled.output, Contains("warning ") &&
+                                  Contains("train.length was 4 steps and is 8: ") &&
+                                  Contains("rewarm"));
+  longer(" --set train.schedule.on_length_change=continue");
+  CHECK(last_metric("long", "learning_rate") == Approx(0.003));
+}
+
 TEST_CASE("train --resume: goes on to what an uninterrupted run comes to") {
   auto steps = [](int n) { return "--set train.length=" + std::to_string(n) + "s "; };
   REQUIRE(run(workshop().train("whole", steps(7))).status == 0);

@@ -246,6 +246,32 @@ FAULTS = [
           "if (rmdir(path->c_str()) != 0 && errno == ENOTDIR) unlink(path->c_str());",
           "fs::remove_all(*path);", "^train$"),
 
+    # Going on under another configuration, to another length.
+    Fault("going on: what changes the computation needs no word", "train/resume.cpp",
+          "std::erase_if(refused, [&](const ConfigChange& change) "
+          "{ return allowed.covers(change.key); });", "refused.clear();", "^train$", True),
+    Fault("going on: a word that is allowed allows its neighbours",
+          "train/config/config_changes.cpp", "&& key[word.size()] == '.')", "&& true)", "^train$"),
+    Fault("going on: durations are compared as they are written",
+          "train/config/config_changes.cpp",
+          "  if (a.type != type_name(Duration{})) return false;\n", "  return false;\n", "^train$"),
+    Fault("going on: config.yaml is written before a step was trained", "train/trainer.cpp",
+          "  TrainingEnd end = train();\n", "  begin_stretch();\n  TrainingEnd end = train();\n",
+          "^train$"),
+    Fault("going on: the configuration of the steps before is lost", "train/kept_configs.cpp",
+          "  if (!before.empty()) write_file_atomically(config_file_until(run, step), before);\n", "", "^train$"),
+    Fault("going on: metrics keep what was changed for steps that are gone",
+          "train/metrics_writer.cpp", "? step < last : step <= last;",
+          "? step <= last : step <= last;", "^train$"),
+    Fault("--overwrite: the file's resume wins", "apps/train_command.cpp",
+          'config.checkpoint.resume = "none";', 'config.checkpoint.resume = "auto";', "^apps$"),
+    Fault("another length: the rise starts from zero", "train/length_change.cpp",
+          'if (choice == "rewarm") return {.first = step, .from = rate, .end = total};',
+          'if (choice == "rewarm") return {.first = step, .end = total};', "^train$"),
+    Fault("another length: forgotten at the next stop", "train/resume.cpp",
+          '  if (state.extra.count("schedule_end") == 0) return {};\n', "  return {};\n",
+          "^train$"),
+
     # Positions, heads and dropout.
     Fault("rotary: the gradient is turned the wrong way", "core/ops/cpu/attention_tiles.h",
           "const C low = factor * (from[i] * cosine[i] + from[i + half] * sine[i]);",

@@ -1,4 +1,5 @@
 // Runs that go on from a checkpoint: which checkpoints of the output stay, what a stop owes.
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -129,6 +130,98 @@ TEST_CASE("an evaluation due when a signal stops the run is made up for") {
     CHECK(all == std::vector<int64_t>{4, 8});
     CHECK(again.steps.empty());
   }
+}
+
+TEST_CASE("going on: each stretch keeps its configuration, from its first step on") {
+  TempFolder folder;
+  RunConfig config = run_of(folder, "run", 4);
+  Trainer(config, {}, make_self_mesh().world).run();
+  std::string first = folder.read("run/config.yaml");
+  auto resumed = [&](int64_t from, bool overwrite = false) {
+    config.checkpoint.resume = from < 0 ? "auto" : checkpoint_of(config, from);
+    TrainerOptions options{.overwrite = overwrite, .allowed_changes = {"moe.gate"}};
+    Trainer(config, options, make_self_mesh().world).run();
+  };
+  auto kept = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(config.output))
+      if (entry.path().extension() == ".yaml") names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  using Names = std::vector<std::string>;
+  // Nothing to train: no step was taken under this gate.
+  config.moe.gate.threshold = 0.2;
+  resumed(-1);
+  CHECK(folder.read("run/config.yaml") == first);
+  CHECK(kept() == Names{"config.yaml"});
+  // Steps 5 to 8 under it, and a stop between, at which nothing changes.
+  config.train.length = steps(6);
+  resumed(-1);
+  config.train.length = steps(8);
+  config.moe.gate.threshold = 0.3;
+  resumed(-1);
+  CHECK(kept() == Names{"config-until-00000004.yaml", "config-until-00000006.yaml", "config.yaml"});
+  CHECK(folder.read("run/config-until-00000004.yaml") == first);
+  CHECK(folder.read("run/config-until-00000006.yaml").find("threshold: 0.2") != std::string::npos);
+  CHECK(folder.read("run/config.yaml").find("threshold: 0.3") != std::string::npos);
+  // Back to the first stretch: what told of later ones goes, another file stays.
+  folder.write("run/config-until-00000006-mine.yaml", "mine");
+  config.moe.gate.threshold = 0.1;
+  resumed(2, true);
+  CHECK(kept() ==
+        Names{"config-until-00000002.yaml", "config-until-00000006-mine.yaml", "config.yaml"});
+}
+
+TEST_CASE("going on: a run that can't start leaves the configuration alone") {
+  TempFolder folder;
+  RunConfig config = run_of(folder, "run", 4);
+  {
+    Trainer never_run(config, {}, make_self_mesh().world);
+    CHECK_FALSE(std::filesystem::exists(folder.path("run/config.yaml")));
+  }
+  Trainer(config, {}, make_self_mesh().world).run();
+  std::string yaml = folder.read("run/config.yaml");
+  config.checkpoint.resume = "auto";
+  config.train.length = steps(8);
+  config.moe.gate.threshold = 0.2;
+  CHECK_THROWS_WITH(Trainer(config, {}, make_self_mesh().world),
+                    Catch::StartsWith("moe.gate.threshold is 0.2, but the run that saved ") &&
+                        Catch::Contains(" had 0.1: ") &&
+                        Catch::Contains("--allow-change moe.gate.threshold"));
+  CHECK(folder.read("run/config.yaml") == yaml);
+}
+
+TEST_CASE("going on: observers are told once, with what has changed") {
+  struct Resumes final : TrainingObserver {
+    std::vector<ResumeReport> all;
+    int64_t steps_before = -1, steps = 0;
+    void on_resume(const ResumeReport& report) override {
+      all.push_back(report);
+      steps_before = steps;
+    }
+    void on_step(const StepReport&) override { ++steps; }
+  };
+  TempFolder folder;
+  RunConfig config = run_of(folder, "run", 4);
+  auto watched = [&](TrainerOptions options) {
+    Resumes seen;
+    Trainer trainer(config, options, make_self_mesh().world);
+    trainer.observe(seen);
+    trainer.run();
+    return seen;
+  };
+  CHECK(watched({}).all.empty());
+  config.checkpoint.resume = "auto";
+  CHECK(watched({}).all.empty());  // nothing to train
+  config.train.length = steps(6);
+  config.moe.gate.threshold = 0.2;
+  Resumes seen = watched({.allowed_changes = {"moe.gate.threshold"}});
+  REQUIRE(seen.all.size() == 1);
+  CHECK(seen.steps_before == 0);
+  CHECK(seen.all[0].step == 4);
+  CHECK(changes_text(seen.all[0].changes) ==
+        "moe.gate.threshold 0.1 -> 0.2, train.length 4s -> 6s");
 }
 
 TEST_CASE("an evaluation keeps no memory for each of its batches") {

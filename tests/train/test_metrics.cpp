@@ -291,6 +291,32 @@ TEST_CASE("metrics: how unevenly ranks are loaded") {
   CHECK(rank_imbalance(*told) == Approx((6.0 + 16) / (4 + 10)));
 }
 
+TEST_CASE("metrics: a line tells that a run went on, and goes with the steps behind it") {
+  TempFolder folder;
+  auto path = folder.path() / "metrics.jsonl";
+  auto resumed_at = [&](int64_t step, std::vector<ConfigChange> changes) {
+    MetricsWriter writer(path, step);
+    writer.on_resume({step, std::move(changes)});
+  };
+  folder.write("metrics.jsonl", "{\"step\":1,\"loss\":5}\n{\"step\":2,\"loss\":4}\n");
+  resumed_at(2, {{"moe.gate.threshold", "0.1", "0.2"}});
+  json line = lines_of(folder).at(2);
+  CHECK(line.at("type") == "resume");
+  CHECK(line.at("step") == 2);
+  CHECK(line.at("changed") ==
+        json::parse(R"({"moe.gate.threshold": {"from": "0.1", "to": "0.2"}})"));
+  CHECK(line.contains("timestamp"));
+  // Again from the same step: no step was trained under that change.
+  resumed_at(2, {});
+  REQUIRE(lines_of(folder).size() == 3);
+  CHECK(lines_of(folder)[2].at("changed") == json::object());
+  MetricsWriter(path, 2).on_step(some_report());  // step 3
+  REQUIRE(lines_of(folder).size() == 3);
+  resumed_at(2, {});
+  MetricsWriter(path, 3);
+  CHECK(lines_of(folder).size() == 3);
+}
+
 // Two ranks with an expert each, and tokens that take both: each token's row goes to the other
 // rank once, and its result comes back.
 TEST_CASE("metrics: the traffic between ranks that share experts") {

@@ -81,11 +81,12 @@ struct WatchedRun {
   Watcher seen;
   Trainer trainer;
 
-  explicit WatchedRun(const RunConfig& config, bool overwrite = false)
-      : trainer(config, {.config_yaml = write_yaml(config), .overwrite = overwrite},
-                make_self_mesh().world) {
+  explicit WatchedRun(const RunConfig& config, TrainerOptions options = {})
+      : trainer(config, std::move(options), make_self_mesh().world) {
     trainer.observe(seen);
   }
+  WatchedRun(const RunConfig& config, bool overwrite)
+      : WatchedRun(config, TrainerOptions{.overwrite = overwrite}) {}
   TrainingEnd run() { return trainer.run(); }
 };
 

@@ -93,7 +93,7 @@ std::string configuration_reference() {
   table_of("");
   for (const FieldInfo& field : fields) {
     if (!field.is_section) continue;
-    std::string path = field.section.empty() ? field.key : field.section + "." + field.key;
+    std::string path = field.path();
     std::string doc = field.doc;
     doc[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(doc[0])));
     page += fmt::format("\n## {}\n\n{}.\n", path, doc);

@@ -44,6 +44,8 @@ struct FieldInfo {
   std::string doc;
   Constraint constraint;
   bool is_section = false;  // then only section, key and doc are set
+
+  std::string path() const { return section.empty() ? key : section + "." + key; }
 };
 
 // Visits a struct, listing fields and sections in order, the fields of a section behind it.

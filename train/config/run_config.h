@@ -66,6 +66,7 @@ struct ScheduleConfig {
   Duration warmup{100, Duration::Unit::steps};
   std::string decay = "cosine";
   double final_ratio = 0.1;
+  std::string on_length_change = "rescale";
 
   template <class V, class Self>
   static void visit(V& v, Self& s) {
@@ -74,6 +75,12 @@ struct ScheduleConfig {
             one_of({"cosine", "linear", "constant"}));
     v.field("final_ratio", s.final_ratio, "last learning rate over the peak (cosine, linear)",
             between(0.0, 1.0));
+    v.field("on_length_change", s.on_length_change,
+            "where a run goes on with another train.length; rescale: the schedule of the new "
+            "length, whose rate may jump there; continue: the old schedule, at its last rate once "
+            "it has ended; constant: the last step's rate; rewarm: from the last step's rate to "
+            "the peak within warmup, then down to the new end",
+            one_of({"rescale", "continue", "constant", "rewarm"}));
   }
 };
 
