@@ -3,7 +3,9 @@
 #include <filesystem>
 #include <fmt/ranges.h>
 
+#include "core/base/log.h"
 #include "train/config/yaml_loader.h"
+#include "train/kept_configs.h"
 
 namespace adagate {
 
@@ -20,6 +22,21 @@ void add_config_options(CLI::App& command, ConfigOptions& options, bool file_req
       ->type_name("DIR");
 }
 
+namespace {
+
+// The configuration that a run keeps means that run, wherever it has been moved to.
+void follow_moved_run(LoadedConfig& loaded) {
+  namespace fs = std::filesystem;
+  std::string file = loaded.tree.file_of("output");
+  fs::path run = file.empty() ? fs::path() : run_of_config(file);
+  std::error_code error;
+  if (run.empty() || fs::equivalent(run, loaded.config.output, error)) return;
+  log::info("output is {}, where {} lies now, not {}", run.string(), file, loaded.config.output);
+  loaded.config.output = run.string();
+}
+
+}  // namespace
+
 LoadedConfig load_run_config(const ConfigOptions& options) {
   LoadedConfig loaded;
   ConfigTree& tree = loaded.tree;
@@ -32,6 +49,7 @@ LoadedConfig load_run_config(const ConfigOptions& options) {
   if (!options.output.empty()) tree.add_text_value("output", options.output, "--output");
   if (!options.resume.empty()) tree.add_text_value("checkpoint.resume", options.resume, "--resume");
   read_config(tree, loaded.config);
+  follow_moved_run(loaded);
   return loaded;
 }
 

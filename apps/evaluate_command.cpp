@@ -11,6 +11,7 @@
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "train/evaluation.h"
+#include "train/evaluation_data.h"
 #include "train/observer.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
@@ -38,9 +39,7 @@ int run(const Options& options) {
   Communicator& world = *saved.mesh.world;
   RunData data;
   if (options.data.empty()) {
-    check(saved.config.data.has_validation(),
-          "the run had no validation data: name some with --data");
-    data = open_run_data(saved.config, *saved.tokenizer, cache, world, CacheShared::by_node);
+    data = open_evaluation_data(saved, cache);
   } else {
     data.validation = open_text(options.data, "--data", *saved.tokenizer,
                                 saved.config.model.context, cache, world, CacheShared::by_node);
@@ -82,7 +81,7 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   command->add_option("--data", options->data,
                       "Token file or text file; without it the run's data.validation");
   command->add_option("--tokenizer", options->tokenizer,
-                      "Where the tokenizer is now, if not where it was in training");
+                      "Another place of the tokenizer than that of the training or the run's copy");
   command->add_option("--batch", options->batch, "Samples at a time per rank")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();

@@ -54,7 +54,7 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
       ->required()
       ->type_name("DIR");
   command->add_option("--tokenizer", options->tokenizer,
-                      "Where the tokenizer is now, if not where it was in training");
+                      "Another place of the tokenizer than that of the training or the run's copy");
   auto* prompt = command->add_option("--prompt", options->prompt, "Text to continue");
   command->add_option("--prompt-file", options->prompt_file, "File whose text to continue")
       ->excludes(prompt);

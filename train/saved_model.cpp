@@ -5,6 +5,7 @@
 #include "parallel/agree.h"
 #include "train/config/config_tree.h"
 #include "train/config/yaml_loader.h"
+#include "train/kept_tokenizer.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -19,6 +20,13 @@ fs::path resolve_checkpoint(const fs::path& path) {
   return path;  // reading it says what is missing
 }
 
+fs::path run_of_checkpoint(const fs::path& checkpoint) {
+  // "." and what ends with a slash have no name of their own.
+  fs::path whole = (fs::absolute(checkpoint) / "").lexically_normal().parent_path();
+  fs::path above = whole.parent_path();
+  return above.filename() == "checkpoints" ? above.parent_path() : above;
+}
+
 SavedModel load_model(const fs::path& path, const std::string& tokenizer,
                       std::shared_ptr<Communicator> world) {
   SavedModel saved;
@@ -29,14 +37,18 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
     ConfigTree tree;
     tree.add_text(saved.manifest.config_yaml, (checkpoint / "manifest.json").string());
     read_config(tree, saved.config);
-    std::string spec = tokenizer.empty() ? saved.config.data.tokenizer : tokenizer;
-    saved.tokenizer = load_tokenizer(spec);
-    auto& extra = saved.manifest.state.extra;
-    std::string hash = fmt::format("{:016x}", saved.tokenizer->hash());
-    check(extra["tokenizer_hash"].empty() || extra["tokenizer_hash"] == hash,
+    saved.run = run_of_checkpoint(checkpoint);
+    saved.record = RunRecord::read(saved.manifest.state);
+    const std::string& hash = saved.record.tokenizer_hash;
+    if (tokenizer.empty()) {
+      saved.tokenizer = load_run_tokenizer(saved.run, saved.config.data.tokenizer, hash);
+      return;
+    }
+    saved.tokenizer = load_tokenizer(tokenizer);
+    check(hash.empty() || hash == hash_text(saved.tokenizer->hash()),
           "tokenizer {} is not the one that {} was trained with ({}): name that one with "
           "--tokenizer",
-          spec, checkpoint.string(), extra["tokenizer"]);
+          tokenizer, checkpoint.string(), saved.record.tokenizer);
   });
   ModelConfig& model = saved.config.model;
   if (model.vocabulary == 0) model.vocabulary = saved.tokenizer->vocabulary_size();

@@ -9,12 +9,15 @@
 #include "models/decoder.h"
 #include "train/checkpoint.h"
 #include "train/config/run_config.h"
+#include "train/resume.h"
 
 namespace adagate {
 
 struct SavedModel {
-  RunConfig config;  // of the run that wrote it
+  RunConfig config;           // of the run that wrote it
+  std::filesystem::path run;  // where it lies now
   Manifest manifest;
+  RunRecord record;  // of the manifest
   Mesh mesh;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Decoder> model;
@@ -23,10 +26,13 @@ struct SavedModel {
 
 // `path`: a checkpoint, or the output directory of a run, whose newest checkpoint is taken. The
 // model is spread over `world` with as much expert parallelism as the number of ranks allows.
-// `tokenizer`, if not empty, names it in place of the one in the config, e.g. when its files have
-// moved. Collective. Throws Error when the checkpoint is not complete or the tokenizer another.
+// `tokenizer`, if not empty, names it in place of the one in the config or the run's copy of that.
+// Collective. Throws Error when the checkpoint is not complete or the tokenizer another.
 SavedModel load_model(const std::filesystem::path& path, const std::string& tokenizer,
                       std::shared_ptr<Communicator> world);
+
+// The output directory that a checkpoint lies in.
+std::filesystem::path run_of_checkpoint(const std::filesystem::path& checkpoint);
 
 // The checkpoint that `path` means.
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path);

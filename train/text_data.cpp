@@ -69,31 +69,77 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
   return dataset;
 }
 
-RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
-                      Communicator& world, CacheShared shared, std::vector<fs::path>* made) {
-  const DataConfig& data = config.data;
-  auto open = [&](const std::string& path, const char* key) {
-    return open_text(path, key, tokenizer, config.model.context, cache, world, shared, made);
-  };
-  RunData opened;
-  opened.train_text = open(data.train, "data.train");
-  int64_t samples = opened.train_text->size(), held_out = 0;
-  if (!data.validation.empty()) {
-    opened.validation_text = open(data.validation, "data.validation");
-    opened.validation =
-        std::make_unique<DatasetRange>(*opened.validation_text, 0, opened.validation_text->size());
-  } else if (data.validation_share > 0) {
-    held_out = std::max<int64_t>(
+namespace {
+
+// Opens the texts of a run one by one.
+class TextOpener {
+ public:
+  TextOpener(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
+             Communicator& world, CacheShared shared, std::vector<fs::path>* made)
+      : config_(config),
+        tokenizer_(tokenizer),
+        cache_(cache),
+        world_(world),
+        shared_(shared),
+        made_(made) {}
+
+  void open_train(RunData& run) const { run.train_text = open(config_.data.train, "data.train"); }
+
+  // The validation, from a text of its own or the end of the training text, which is open then.
+  // Returns how many samples that takes from the training.
+  int64_t open_validation(RunData& run) const {
+    const DataConfig& data = config_.data;
+    if (!data.validation.empty()) {
+      run.validation_text = open(data.validation, "data.validation");
+      run.validation =
+          std::make_unique<DatasetRange>(*run.validation_text, 0, run.validation_text->size());
+      return 0;
+    }
+    if (data.validation_share <= 0) return 0;
+    int64_t samples = run.train_text->size();
+    int64_t held_out = std::max<int64_t>(
         1, static_cast<int64_t>(data.validation_share * static_cast<double>(samples)));
     check(held_out < samples,
           "data.validation_share is {}, but data.train, {}, has only {} of model.context {}: name "
           "a longer text, or another one with data.validation",
           data.validation_share, data.train,
-          samples == 1 ? "1 sample" : fmt::format("{} samples", samples), config.model.context);
-    opened.validation =
-        std::make_unique<DatasetRange>(*opened.train_text, samples - held_out, held_out);
+          samples == 1 ? "1 sample" : fmt::format("{} samples", samples), config_.model.context);
+    run.validation = std::make_unique<DatasetRange>(*run.train_text, samples - held_out, held_out);
+    return held_out;
   }
-  opened.train = std::make_unique<DatasetRange>(*opened.train_text, 0, samples - held_out);
+
+ private:
+  std::unique_ptr<TokenDataset> open(const std::string& path, const char* key) const {
+    return open_text(path, key, tokenizer_, config_.model.context, cache_, world_, shared_, made_);
+  }
+
+  const RunConfig& config_;
+  const Tokenizer& tokenizer_;
+  const fs::path& cache_;
+  Communicator& world_;
+  CacheShared shared_;
+  std::vector<fs::path>* made_;
+};
+
+}  // namespace
+
+RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
+                      Communicator& world, CacheShared shared, std::vector<fs::path>* made) {
+  TextOpener texts(config, tokenizer, cache, world, shared, made);
+  RunData opened;
+  texts.open_train(opened);
+  int64_t held_out = texts.open_validation(opened);
+  opened.train =
+      std::make_unique<DatasetRange>(*opened.train_text, 0, opened.train_text->size() - held_out);
+  return opened;
+}
+
+RunData open_validation(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
+                        Communicator& world, CacheShared shared) {
+  TextOpener texts(config, tokenizer, cache, world, shared, nullptr);
+  RunData opened;
+  if (config.data.validation.empty()) texts.open_train(opened);
+  texts.open_validation(opened);
   return opened;
 }
 

@@ -40,4 +40,9 @@ RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer,
                       CacheShared shared = CacheShared::by_all,
                       std::vector<std::filesystem::path>* made = nullptr);
 
+// Its validation alone, and only the text behind that. Collective.
+RunData open_validation(const RunConfig& config, const Tokenizer& tokenizer,
+                        const std::filesystem::path& cache, Communicator& world,
+                        CacheShared shared = CacheShared::by_all);
+
 }  // namespace adagate

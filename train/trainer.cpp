@@ -13,6 +13,7 @@
 #include "train/config/config_writer.h"
 #include "train/flops.h"
 #include "train/kept_configs.h"
+#include "train/kept_tokenizer.h"
 #include "train/length_change.h"
 #include "train/resume.h"
 #include "train/saved_model.h"
@@ -279,6 +280,7 @@ void Trainer::begin_stretch() {
   stretch_begun_ = true;
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
+    keep_tokenizer(config_.output, config_.data.tokenizer, *tokenizer_);
     keep_configuration(config_.output, options_.config_yaml, start_step_,
                        changes_.empty() ? "" : saved_run_->config_yaml);
   });

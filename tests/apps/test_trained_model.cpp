@@ -233,7 +233,8 @@ TEST_CASE("train: an earlier run is overwritten only when asked for") {
   // The configuration it leaves behind is that of the new run, and is read again as it stands.
   std::string saved = workshop().read("old/config.yaml");
   CHECK_THAT(saved, Contains("  length: 3s"));
-  CHECK(run("config " + workshop().path("old/config.yaml")).output == saved);
+  std::string read = run("config " + workshop().path("old/config.yaml")).output;
+  CHECK(saved.substr(saved.find('\n') + 1) == read);
   CHECK_THAT(run("evaluate " + workshop().path("old")).output,
              Contains("the run had no validation data: name some with --data"));
 }
@@ -327,4 +328,103 @@ TEST_CASE("train --resume: goes on to what an uninterrupted run comes to") {
     CHECK(count_of("\"step\":4,\"type\":\"step\"",
                    workshop().read(output + std::string("/metrics.jsonl"))) == 1);
   }
+}
+
+namespace {
+// The loss that `evaluate` prints for a run; -1 and a failed check where it fails.
+double evaluated_loss(const std::string& name, const std::string& options = "") {
+  Outcome outcome = run("evaluate " + workshop().path(name) + " --threads 1 " + options);
+  CAPTURE(outcome.output);
+  CHECK(outcome.status == 0);
+  double loss = -1;
+  size_t at = outcome.output.find("loss ");  // behind what was tokenized
+  REQUIRE(at != std::string::npos);
+  CHECK(std::sscanf(outcome.output.c_str() + at, "loss %lf", &loss) == 1);
+  return loss;
+}
+}  // namespace
+
+TEST_CASE("a moved run: evaluated, read and gone on with without what it was trained from") {
+  std::string words;
+  for (int i = 0; i < 300; ++i) words += "first citizen " + std::to_string(i) + "\n";
+  run_shell("mkdir -p " + workshop().path("place") +
+            " && cp tests/reference/fixtures/tokenizer.json " + workshop().path("place/bpe.json"));
+  workshop().write("place/train.txt", words);
+  workshop().write("place/valid.txt", words.substr(0, 1500));
+  std::string settings =
+      " --set data.tokenizer=place/bpe.json --set data.train=place/train.txt"
+      " --set checkpoint.resume=auto --set train.length=";
+  auto in_workshop = [](const std::string& arguments) {
+    return run_shell("cd " + workshop().path("") + " && " ADAGATE_PROGRAM " " + arguments);
+  };
+  for (const bool apart : {false, true}) {
+    CAPTURE(apart);
+    std::string data =
+        apart ? " --set data.validation_share=0 --set data.validation=place/valid.txt" : "";
+    run_shell("rm -rf " + workshop().path("old_place") + " " + workshop().path("new_place"));
+    Outcome trained = in_workshop("train run.yaml --output old_place" + data + settings + "4s");
+    CAPTURE(trained.output);
+    REQUIRE(trained.status == 0);
+    double loss = last_metric("old_place", "validation_loss");
+    run_shell("mv " + workshop().path("old_place") + " " + workshop().path("new_place"));
+    run_shell("mv " + workshop().path("place") + " " + workshop().path("hidden"));
+    // From another working directory, and with nothing left of texts and tokenizer.
+    CHECK(evaluated_loss("new_place") == Approx(loss).margin(1e-5));
+    CHECK(evaluated_loss("new_place/checkpoints/step-00000004") == Approx(loss).margin(1e-5));
+    CHECK(run("generate " + workshop().path("new_place") + " --tokens 2 --prompt first").status ==
+          0);
+    CHECK_THAT(run("inspect " + workshop().path("new_place")).output, Contains("sound"));
+    // Without the tokens that it kept, the message says what is missing, from where, and the way
+    // out.
+    run_shell("mv " + workshop().path("new_place/cache") + " " + workshop().path("kept"));
+    Outcome missing = run("evaluate " + workshop().path("new_place"));
+    CHECK(missing.status == 1);
+    CHECK_THAT(missing.output, Contains(apart ? "data.validation: place/valid.txt does not exist"
+                                              : "data.train: place/train.txt does not exist") &&
+                                   Contains("looked for from ") && Contains("--data"));
+    run_shell("mv " + workshop().path("kept") + " " + workshop().path("new_place/cache"));
+    run_shell("mv " + workshop().path("hidden") + " " + workshop().path("place"));
+    // Its own configuration means the run where it is now.
+    Outcome resumed = in_workshop("train new_place/config.yaml --set train.length=6s");
+    CAPTURE(resumed.output);
+    CHECK(resumed.status == 0);
+    CHECK_THAT(resumed.output, Contains("at step 4"));
+    CHECK(last_metric("new_place", "step") == 6);
+    CHECK_FALSE(workshop().exists("old_place"));
+    CHECK_THAT(workshop().read("new_place/config.yaml"), Contains("new_place"));
+  }
+}
+
+TEST_CASE("a configuration beside other files means the output it names") {
+  run_shell("mkdir -p " + workshop().path("mine/checkpoints"));
+  workshop().write("mine/config.yaml", workshop().read("run.yaml") + "output: elsewhere\n");
+  CHECK_THAT(run("config " + workshop().path("mine/config.yaml")).output,
+             Contains("output: elsewhere"));
+  // A copy of a run's, as a start for another.
+  std::string kept = workshop().model() + "/config.yaml";
+  run_shell("cp " + kept + " " + workshop().path("copy.yaml"));
+  CHECK_THAT(run("config " + workshop().path("copy.yaml")).output,
+             Contains("output: " + workshop().model()));
+}
+
+TEST_CASE("evaluate: a text that has changed under its name is not taken for the run's") {
+  std::string text = workshop().path("changing");
+  auto words = [](int first) {
+    std::string all;
+    for (int i = first; i < first + 200; ++i) all += "word " + std::to_string(i) + "\n";
+    return all;
+  };
+  workshop().write("changing", words(0));
+  REQUIRE(
+      run(workshop().train("changed", "--set train.length=2s --set data.train=" + text)).status ==
+      0);
+  double loss = last_metric("changed", "validation_loss");
+  workshop().write("changing", words(500));
+  CHECK(evaluated_loss("changed") == Approx(loss).margin(1e-5));
+  run_shell("rm -r " + workshop().path("changed/cache"));
+  Outcome other = run("evaluate " + workshop().path("changed"));
+  CHECK(other.status == 1);
+  CHECK_THAT(other.output, Contains("is not the one that the run was evaluated on"));
+  workshop().write("changing", words(0));
+  CHECK(evaluated_loss("changed") == Approx(loss).margin(1e-5));
 }

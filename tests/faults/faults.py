@@ -246,7 +246,7 @@ FAULTS = [
           "if (rmdir(path->c_str()) != 0 && errno == ENOTDIR) unlink(path->c_str());",
           "fs::remove_all(*path);", "^train$"),
 
-    # Going on under another configuration, to another length.
+    # Going on under another configuration, to another length, in another place.
     Fault("going on: what changes the computation needs no word", "train/resume.cpp",
           "std::erase_if(refused, [&](const ConfigChange& change) "
           "{ return allowed.covers(change.key); });", "refused.clear();", "^train$", True),
@@ -259,7 +259,8 @@ FAULTS = [
           "  TrainingEnd end = train();\n", "  begin_stretch();\n  TrainingEnd end = train();\n",
           "^train$"),
     Fault("going on: the configuration of the steps before is lost", "train/kept_configs.cpp",
-          "  if (!before.empty()) write_file_atomically(config_file_until(run, step), before);\n", "", "^train$"),
+          "  if (!before.empty()) write_file_atomically(config_file_until(run, step), "
+          "first + before);\n", "", "^train$"),
     Fault("going on: metrics keep what was changed for steps that are gone",
           "train/metrics_writer.cpp", "? step < last : step <= last;",
           "? step <= last : step <= last;", "^train$"),
@@ -270,6 +271,17 @@ FAULTS = [
           'if (choice == "rewarm") return {.first = step, .end = total};', "^train$"),
     Fault("another length: forgotten at the next stop", "train/resume.cpp",
           '  if (state.extra.count("schedule_end") == 0) return {};\n', "  return {};\n",
+          "^train$"),
+    Fault("moved run: its tokens are not looked at", "train/evaluation_data.cpp",
+          "if (hash_text(file.view().payload_hash()) == hash) return", "if (false) return",
+          "^apps$"),
+    Fault("moved run: a changed text is taken for the run's", "train/evaluation_data.cpp",
+          "check(hash.empty() || hash_text(text.view().payload_hash()) == hash,", "check(true,",
+          "^apps$"),
+    Fault("moved run: its configuration leads back to the old place", "apps/config_options.cpp",
+          "  loaded.config.output = run.string();\n", "", "^apps$"),
+    Fault("moved run: a changed tokenizer is taken for the run's", "train/kept_tokenizer.cpp",
+          "if (hash.empty() || hash_text(named->hash()) == hash) return named;", "return named;",
           "^train$"),
 
     # Positions, heads and dropout.

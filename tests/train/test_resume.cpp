@@ -5,6 +5,7 @@
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
 #include "train/config/yaml_loader.h"
+#include "train/kept_tokenizer.h"
 #include "train/saved_model.h"
 
 namespace adagate {
@@ -162,6 +163,7 @@ TEST_CASE("resume: the tokenizer's content counts, not its place") {
   auto world = make_self_mesh().world;
   CHECK_THROWS_WITH(load_model(config.output, folder.path("other"), world),
                     Catch::Contains("is not the one"));
+  std::string hash = hash_text(load_tokenizer(folder.path("copy"))->hash());
   config.data.tokenizer = folder.path("copy");
   CHECK_NOTHROW(WatchedRun(config));
   CHECK_NOTHROW(load_model(config.output, folder.path("copy"), world));
@@ -169,7 +171,16 @@ TEST_CASE("resume: the tokenizer's content counts, not its place") {
   write_tokenizer(folder, "tokenizer", "b", "a");
   config.data.tokenizer = folder.path("tokenizer");
   CHECK_THROWS_WITH(WatchedRun(config), Catch::Contains("with another tokenizer"));
-  CHECK_THROWS_WITH(load_model(config.output, "", world), Catch::Contains("is not the one"));
+  // The run has its own; what it says of a changed one names the way out.
+  CHECK(load_model(config.output, "", world).tokenizer->encode("ab").size() == 1);
+  std::filesystem::rename(kept_tokenizer(config.output, hash), folder.path("away"));
+  CHECK_THROWS_WITH(load_model(config.output, "", world),
+                    Catch::Contains("is not the one") && Catch::Contains("--tokenizer"));
+  std::filesystem::remove_all(folder.path("tokenizer"));
+  CHECK_THROWS_WITH(load_model(config.output, "", world), Catch::Contains("no such file") &&
+                                                              Catch::Contains("looked for from ") &&
+                                                              Catch::Contains("--tokenizer"));
+  CHECK_NOTHROW(load_model(config.output, folder.path("away"), world));
 }
 
 }  // namespace adagate

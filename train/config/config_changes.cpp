@@ -85,6 +85,7 @@ const std::vector<Keys>& table() {
         "train.stop_at_loss",
         "train.evaluate_every",
         "train.log_every",
+        "train.peak_gflops",
         "train.schedule.on_length_change",
         "checkpoint.every",
         "checkpoint.keep",

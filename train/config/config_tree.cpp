@@ -187,6 +187,13 @@ const ConfigNode* ConfigTree::find_value(std::string_view path) const {
   return node && node->kind != Kind::map ? node : nullptr;
 }
 
+std::string ConfigTree::file_of(std::string_view path) const {
+  const ConfigNode* node = find_value(path);
+  // "file:line"; what an option has set begins with its name.
+  if (!node || node->origin.starts_with("--")) return "";
+  return node->origin.substr(0, node->origin.rfind(':'));
+}
+
 std::string ConfigTree::with_places(const std::string& message) const {
   std::vector<std::string> places;
   std::string_view clause = std::string_view(message).substr(0, message.find(": "));

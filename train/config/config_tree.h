@@ -53,6 +53,8 @@ class ConfigTree {
   const ConfigNode& root() const { return root_; }
   // The files that were read, those that `base` named among them.
   const std::vector<std::filesystem::path>& files() const { return files_; }
+  // The file that the value of a key stands in; empty: it is not set, or not by a file.
+  std::string file_of(std::string_view path) const;
 
   // Puts in front of `message` where the keys that its first clause names were written, the way a
   // compiler does: "run.yaml:12, --set moe.experts=3: moe.experts is 3, but ...".
