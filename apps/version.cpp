@@ -7,6 +7,11 @@
 
 namespace adagate {
 
+// ADAGATE_*: set for this file alone by apps/CMakeLists.txt.
+std::string program_version() {
+  return fmt::format("adagate {} ({})", ADAGATE_VERSION, ADAGATE_GIT_HASH);
+}
+
 std::string version_text() {
 #ifdef _OPENMP
   std::string openmp = fmt::format("OpenMP {}", _OPENMP);
@@ -18,9 +23,8 @@ std::string version_text() {
 #else
   std::string compiler = fmt::format("g++ {}", __VERSION__);
 #endif
-  // ADAGATE_*: set for this file alone by apps/CMakeLists.txt.
-  return fmt::format("adagate {} ({})\n{}, {}\n{}, {}, {}\n", ADAGATE_VERSION, ADAGATE_GIT_HASH,
-                     compiler, ADAGATE_BUILD_TYPE, matmul_library(), openmp, mpi_version());
+  return fmt::format("{}\n{}, {}\n{}, {}, {}\n", program_version(), compiler, ADAGATE_BUILD_TYPE,
+                     matmul_library(), openmp, mpi_version());
 }
 
 }  // namespace adagate

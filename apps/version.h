@@ -5,7 +5,10 @@
 
 namespace adagate {
 
-// "adagate 0.1.0 (1a2b3c4)" and a line each on compiler and libraries.
+// "adagate 0.1.0 (1a2b3c4)".
+std::string program_version();
+
+// program_version() and a line each on compiler and libraries.
 std::string version_text();
 
 }  // namespace adagate

@@ -6,6 +6,7 @@
 #include "parallel/mpi_calls.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/placement.h"
+#include "parallel/same_program.h"
 
 namespace adagate {
 
@@ -27,7 +28,7 @@ bool claim_telling() {
   return !world || claim_telling(*world);
 }
 
-MpiSession::MpiSession() {
+MpiSession::MpiSession(std::string_view version) {
   if (!started_by_launcher()) {
     world_ = make_self_communicator();
     return;
@@ -38,6 +39,7 @@ MpiSession::MpiSession() {
   ADAGATE_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level));
   check(level >= MPI_THREAD_FUNNELED, "this MPI library does not allow a program with threads");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  check_same_program(MPI_COMM_WORLD, version);
   uses_mpi_ = true;
   world_ = make_mpi_communicator();
 }

@@ -20,7 +20,8 @@ struct MpiOptions {
 // the thread that made it may call communicators.
 class MpiSession {
  public:
-  MpiSession();
+  // `version`: of the program, for messages. Throws Error when the ranks run different programs.
+  explicit MpiSession(std::string_view version = {});
   // Meets the other ranks, then ends MPI. While an exception unwinds it leaves MPI as it is; the
   // process then has to end, see below.
   ~MpiSession();
