@@ -6,7 +6,6 @@
 #include <memory>
 
 #include "apps/commands.h"
-#include "apps/launch.h"
 #include "core/base/error.h"
 #include "core/io/safetensors.h"
 #include "data/token_file.h"
@@ -105,7 +104,7 @@ std::string describe(const Options& options) {
 }
 
 int run(const Options& options) {
-  if (launch_from_environment().rank == 0) print_output(describe(options));
+  print_output(describe(options));
   return 0;
 }
 
@@ -121,7 +120,8 @@ void add_inspect_command(CLI::App& program, Invocation& invocation) {
       ->add_option("--tokenizer", options->tokenizer,
                    "Of a token file: also print how its text begins")
       ->type_name("SPEC");
-  command->footer(R"(Examples:
+  command->footer(R"(Under mpirun or srun every rank prints what it is asked for.
+Examples:
   adagate inspect shakespeare.tokens --tokenizer byte
   adagate inspect runs/quickstart
   adagate inspect datasets/tokenizers/gpt2

@@ -77,8 +77,7 @@ int run(int argc, char** argv) {
   try {
     program.parse(argc, argv);
     if (!invocation.run) throw CLI::RequiredError("A command");
-  } catch (const CLI::Success& answer) {  // --help and --version: on one rank
-    if (launch_from_environment().rank > 0) return 0;
+  } catch (const CLI::Success& answer) {  // --help and --version
     std::ostringstream text;
     int code = program.exit(answer, text, text);
     print_output(text.str());

@@ -47,8 +47,6 @@ void check_output_file(const std::string& path) {
 }
 
 int run(const Options& options) {
-  // Started under mpirun all the same, one rank does the work.
-  if (launch_from_environment().rank > 0) return 0;
   auto tokenizer = named("--tokenizer", [&] { return load_tokenizer(options.tokenizer); });
   if (options.check) return check_file(options, *tokenizer);
   constexpr int kUsage = 2;
@@ -56,6 +54,8 @@ int run(const Options& options) {
     throw Error("--output FILE is missing (see adagate tokenize --help)", kUsage);
   check_output_file(options.output);
   TokenizeOptions how;
+  // Ranks that were given one output by mistake must not write over each other's.
+  how.replace = launch_from_environment().ranks == 1;
   how.documents = parse_document_unit(options.documents);
   std::vector<std::string> inputs = options.inputs;
   std::replace(inputs.begin(), inputs.end(), std::string("-"), std::string("/dev/stdin"));
@@ -96,11 +96,14 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
       ->capture_default_str();
   command->add_flag("--check", options->check,
                     "Write nothing; verify that token files are whole and of this tokenizer");
-  command->footer(R"(Examples:
+  command->footer(
+      R"(Under mpirun or srun every rank works by itself: give each its own text and --output.
+Examples:
   adagate tokenize data/samples/shakespeare.txt --output shakespeare.tokens
   adagate tokenize train.txt --tokenizer datasets/tokenizers/gpt2 --documents line --output t.tokens
   zcat corpus.txt.gz | adagate tokenize - --output corpus.tokens
-  adagate tokenize --check t.tokens --tokenizer datasets/tokenizers/gpt2)");
+  adagate tokenize --check t.tokens --tokenizer datasets/tokenizers/gpt2
+  srun -n 8 sh -c 'adagate tokenize part$SLURM_PROCID.txt --output part$SLURM_PROCID.tokens')");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }

@@ -183,8 +183,8 @@ std::string writable_path(const std::string& path) {
 
 }  // namespace
 
-TokenFileWriter::TokenFileWriter(const std::string& path, const Tokenizer& tokenizer)
-    : path_(writable_path(path)), hash_(std::make_unique<Hash>()) {
+TokenFileWriter::TokenFileWriter(const std::string& path, const Tokenizer& tokenizer, bool replace)
+    : replace_(replace), path_(writable_path(path)), hash_(std::make_unique<Hash>()) {
   std::memcpy(header_.magic, kMagic, sizeof kMagic);
   header_.version = kVersion;
   header_.header_size = kHeaderSize;
@@ -244,6 +244,31 @@ void TokenFileWriter::write_fully(const void* data, size_t size, int64_t at) {
   }
 }
 
+// Gives the whole file its name; false with errno set when that fails.
+bool TokenFileWriter::publish() {
+  if (replace_) return std::rename(temporary_.c_str(), path_.c_str()) == 0;
+  bool linked = link(temporary_.c_str(), path_.c_str()) == 0;
+  int error = linked ? 0 : errno;
+  bool no_links = error == EPERM || error == EOPNOTSUPP;  // of the file system
+  if (no_links && access(path_.c_str(), F_OK) != 0)
+    return std::rename(temporary_.c_str(), path_.c_str()) == 0;
+  if (no_links) error = EEXIST;
+  unlink(temporary_.c_str());
+  errno = error;
+  if (linked || error != EEXIST) return linked;
+  bool same = is_token_file(path_);
+  if (same) {
+    TokenFile other(path_);
+    same = other.view().payload_hash() == header_.payload_hash &&
+           other.view().tokenizer_hash() == header_.tokenizer_hash;
+  }
+  check(same,
+        "token file {}: is there already, with other tokens: another rank's, or of an earlier run; "
+        "give each rank an output of its own, or remove it first",
+        path_);
+  return true;
+}
+
 void TokenFileWriter::finish() {
   check(file_ >= 0, "token file {}: finished twice", path_);
   check(header_.tokens > 0, "token file {}: there are no tokens to write; the input is empty",
@@ -260,7 +285,7 @@ void TokenFileWriter::finish() {
   int error = fsync(file_) == 0 ? 0 : errno;
   if (close(file_) != 0 && error == 0) error = errno;
   file_ = -1;
-  if (error == 0 && std::rename(temporary_.c_str(), path_.c_str()) != 0) error = errno;
+  if (error == 0 && !publish()) error = errno;
   if (error != 0) {
     unlink(temporary_.c_str());
     fail("token file {}: writing failed ({})", path_, std::strerror(error));

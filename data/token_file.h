@@ -88,7 +88,8 @@ bool is_token_file(const std::string& path);
 // an exception leaves no half file under that name.
 class TokenFileWriter {
  public:
-  TokenFileWriter(const std::string& path, const Tokenizer& tokenizer);
+  // Without `replace` a file of that name stays: finish() throws unless it holds the same tokens.
+  TokenFileWriter(const std::string& path, const Tokenizer& tokenizer, bool replace = true);
   ~TokenFileWriter();  // without finish(): removes what was written
   TokenFileWriter(const TokenFileWriter&) = delete;
   TokenFileWriter& operator=(const TokenFileWriter&) = delete;
@@ -106,6 +107,9 @@ class TokenFileWriter {
   void put(const void* data, size_t size);
   void flush();
   void write_fully(const void* data, size_t size, int64_t at);
+  bool publish();
+
+  bool replace_;
 
   std::string path_, temporary_;
   int file_ = -1;

@@ -78,7 +78,7 @@ class FileTokenizer {
  public:
   FileTokenizer(const Tokenizer& tokenizer, const std::string& output,
                 const TokenizeOptions& options)
-      : tokenizer_(tokenizer), options_(options), writer_(output, tokenizer) {}
+      : tokenizer_(tokenizer), options_(options), writer_(output, tokenizer, options.replace) {}
 
   void add_file(const std::string& path, const std::function<void()>& report);
   void finish() { writer_.finish(); }

@@ -158,6 +158,26 @@ TEST_CASE("a token file that is not finished leaves nothing behind") {
                     Contains("cannot be written"));
 }
 
+TEST_CASE("a token file that may not be replaced stays, unless it holds the same tokens") {
+  TempFolder folder;
+  std::string path = folder.path("a.bin");
+  auto write = [&](std::vector<int32_t> ids) {
+    TokenFileWriter writer(path, ByteTokenizer(), false);
+    writer.begin_document();
+    writer.append(ids);
+    writer.finish();
+  };
+  write({1, 2, 3});
+  std::string first = folder.read("a.bin");
+  CHECK_NOTHROW(write({1, 2, 3}));
+  CHECK_THROWS_WITH(write({1, 2, 4}), Contains("a.bin: is there already, with other tokens"));
+  CHECK(folder.read("a.bin") == first);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 1);
+  folder.write("a.bin", "a text of the user's");
+  CHECK_THROWS_WITH(write({1, 2, 3}), Contains("is there already"));
+  CHECK(folder.read("a.bin") == "a text of the user's");
+}
+
 TEST_CASE("broken token files are refused with the reason") {
   TempFolder folder;
   TokenFileWriter writer(folder.path("a.bin"), ByteTokenizer());
