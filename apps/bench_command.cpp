@@ -1,10 +1,13 @@
 // adagate bench: kernels, MoE layer and communicator against the machine's limits.
 #include <filesystem>
+#include <fmt/ranges.h>
 #include <fstream>
 #include <memory>
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/started_alike.h"
+#include "apps/version.h"
 #include "core/base/error.h"
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
@@ -50,10 +53,24 @@ void write_json(const fs::path& path, const std::string& text) {
   check(!file.fail(), "{}: cannot be written", path.string());
 }
 
+std::vector<RankFact> facts_of(const Options& options) {
+  const BenchOptions& b = options.bench;
+  return {option("--section", fmt::format("{}", fmt::join(options.sections, ","))),
+          option("--type", options.type),
+          option("--tokens", b.tokens),
+          option("--context", b.context),
+          option("--width", b.width),
+          option("--hidden", b.hidden),
+          option("--heads", b.heads),
+          option("--vocabulary", b.vocabulary),
+          option("--seconds", b.seconds),
+          option("--rounds", b.rounds)};
+}
+
 int run(const Options& options) {
   configure_threads(options.threads);
-  MpiSession session;
-  check_launch(session);
+  MpiSession session(program_version());
+  check_started_alike(session, "bench", facts_of(options));
   auto world = session.world();
   if (!options.json.empty()) on_all_ranks(*world, [&] { check_json_file(options.json); });
   BenchOptions bench = options.bench;

@@ -20,11 +20,12 @@ int run(const Options& options) {
   if (options.reference) {
     text = configuration_reference();
   } else {
-    LoadedConfig loaded = load_run_config(options.config);
+    LoadedConfig loaded;
+    load_run_config(options.config, loaded);
     check_consistent(loaded, options.ranks);
     text = write_yaml(loaded.config);
   }
-  if (launch_from_environment().rank == 0) print_output(text);
+  print_output(text);
   return 0;
 }
 
@@ -40,7 +41,8 @@ void add_config_command(CLI::App& program, Invocation& invocation) {
   options->ranks = launch_from_environment().ranks;
   command->add_option("--ranks", options->ranks, "Check it for this number of ranks")
       ->check(CLI::Range(1, 1'000'000));
-  command->footer(R"(Examples:
+  command->footer(R"(Under mpirun or srun every rank prints its own.
+Examples:
   adagate config configs/quickstart.yaml --set moe.gate.threshold=0.2
   adagate config configs/wikitext2_top2.yaml --ranks 4
   adagate config --reference)");

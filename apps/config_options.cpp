@@ -37,8 +37,7 @@ void follow_moved_run(LoadedConfig& loaded) {
 
 }  // namespace
 
-LoadedConfig load_run_config(const ConfigOptions& options) {
-  LoadedConfig loaded;
+void load_run_config(const ConfigOptions& options, LoadedConfig& loaded) {
   ConfigTree& tree = loaded.tree;
   for (const std::string& file : options.files) {
     check(file.find('=') == std::string::npos || std::filesystem::exists(file),
@@ -50,7 +49,6 @@ LoadedConfig load_run_config(const ConfigOptions& options) {
   if (!options.resume.empty()) tree.add_text_value("checkpoint.resume", options.resume, "--resume");
   read_config(tree, loaded.config);
   follow_moved_run(loaded);
-  return loaded;
 }
 
 void check_consistent(const LoadedConfig& loaded, int ranks) {

@@ -25,8 +25,9 @@ struct LoadedConfig {
   ConfigTree tree;  // where each value was written
 };
 
-// Reads files, then --set, then --output. Throws Error with every wrong key and value.
-LoadedConfig load_run_config(const ConfigOptions& options);
+// Reads files, then --set, then --output. Throws Error with every wrong key and value; `loaded`
+// then holds what came before it.
+void load_run_config(const ConfigOptions& options, LoadedConfig& loaded);
 
 // Throws one Error with all that contradicts itself, if anything does, and where it was written.
 void check_consistent(const LoadedConfig& loaded, int ranks);

@@ -6,6 +6,8 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/started_alike.h"
+#include "apps/version.h"
 #include "moe/routing_report.h"
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
@@ -29,8 +31,10 @@ struct Options {
 int run(const Options& options) {
   install_stop_signals();  // which leave no half text in the cache
   configure_threads(options.threads);
-  MpiSession session;
-  check_launch(session);
+  MpiSession session(program_version());
+  check_started_alike(session, "evaluate",
+                      {option("--batch", options.batch), option("--samples", options.samples),
+                       option("--data", options.data.empty() ? "not given" : "given")});
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
   // Of this user: another one's could not be written.
   std::error_code error;

@@ -4,7 +4,10 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/started_alike.h"
+#include "apps/version.h"
 #include "core/io/atomic_file.h"
+#include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "train/generation.h"
@@ -22,12 +25,18 @@ struct Options {
 
 int run(Options options) {
   configure_threads(options.threads);
-  MpiSession session;
-  check_launch(session);
+  MpiSession session(program_version());
+  on_all_ranks(*session.world(), [&] {
+    if (!options.prompt_file.empty())
+      options.prompt = read_text_file(options.prompt_file, "prompt file");
+  });
+  const SamplingOptions& s = options.sampling;
+  check_started_alike(session, "generate",
+                      {option("the prompt", options.prompt), option("--tokens", s.tokens),
+                       option("--temperature", s.temperature), option("--top-k", s.top_k),
+                       option("--top-p", s.top_p), option("--seed", s.seed),
+                       option("--ignore-end", options.to_the_end)});
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
-  if (!options.prompt_file.empty()) {
-    options.prompt = read_text_file(options.prompt_file, "prompt file");
-  }
   const Tokenizer& tokenizer = *saved.tokenizer;
   if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
   check(std::isfinite(options.sampling.temperature), "--temperature is {}: give a number from 0 on",

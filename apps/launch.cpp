@@ -13,7 +13,9 @@
 
 #include "core/base/signal_handler.h"
 #include "parallel/mpi_session.h"
+#include "parallel/mpi_version.h"
 #include "parallel/placement.h"
+#include "parallel/rank_names.h"
 
 namespace adagate {
 namespace {
@@ -55,6 +57,7 @@ void wait_for_end_of_job(int code) {
 }  // namespace
 
 Launch launch_from_environment() {
+  if (!started_by_launcher()) return {};  // also where ADAGATE_MPI=0 says so
   auto environment = read_launch_environment();
   return {environment.rank, environment.ranks};
 }
@@ -65,8 +68,9 @@ void check_launch(MpiSession& session) {
   Launch launch = launch_from_environment();
   check(launch.rank == world.rank() && launch.ranks == world.size(),
         "MPI started rank {} of {}, but the launcher's environment tells of rank {} of {}: start "
-        "adagate with mpirun, mpiexec or srun, or set PMI_RANK and PMI_SIZE for each rank",
-        world.rank(), world.size(), launch.rank, launch.ranks);
+        "adagate with the mpirun, mpiexec or srun of the MPI that it is linked with, {}, or set "
+        "PMI_RANK and PMI_SIZE for each rank",
+        world.rank(), world.size(), launch.rank, launch.ranks, mpi_version());
 }
 
 void notice_ending_ranks() {
@@ -82,7 +86,9 @@ void end_with_error(const std::string& message, int exit_code) {
   report_failure(code, message);
   if (launch.rank > 0) wait_for_end_of_job(code);
   if (!claim_telling()) _exit(code);
-  std::string who = launch.rank > 0 ? fmt::format(" [rank {}]", launch.rank) : "";
+  // A rank that speaks for itself alone may be the only one of its host with this error.
+  std::string who =
+      launch.rank > 0 ? fmt::format(" [rank {}, host {}]", launch.rank, host_name()) : "";
   std::fputs(fmt::format("adagate{}: error: {}\n", who, message).c_str(), stderr);
   std::fflush(stderr);
   _exit(code);

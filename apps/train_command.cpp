@@ -9,15 +9,20 @@
 #include "apps/commands.h"
 #include "apps/config_options.h"
 #include "apps/launch.h"
+#include "apps/started_alike.h"
+#include "apps/version.h"
 #include "core/base/log.h"
 #include "core/base/standard_output.h"
+#include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
+#include "parallel/rank_names.h"
 #include "train/config/config_changes.h"
 #include "train/config/config_writer.h"
 #include "train/metrics_writer.h"
 #include "train/plan_report.h"
 #include "train/progress.h"
+#include "train/rank_facts.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -31,14 +36,31 @@ struct Options {
   std::vector<std::string> allowed_changes;
 };
 
-int dry_run(RunConfig config, int ranks) {
-  if (config.model.vocabulary == 0) {
-    config.model.vocabulary = load_tokenizer(config.data.tokenizer)->vocabulary_size();
-  }
-  if (launch_from_environment().rank > 0) return 0;
-  Placement placement = plan_placement(static_cast<int>(config.parallel.threads));
+// "2 per rank", or "1 to 4 per rank; 1 on rank 3 (host b)". Collective.
+std::string threads_by_rank(Communicator& world, const Placement& placement) {
+  std::vector<int64_t> all(static_cast<size_t>(world.size()));
+  int64_t own = placement.threads;
+  world.all_gather(&own, all.data(), 1, DType::i64);
+  auto [least, most] = std::minmax_element(all.begin(), all.end());
+  if (*least == *most) return describe_threads(placement);
+  std::vector<int> fewest;
+  for (int r = 0; r < world.size(); ++r)
+    if (all[static_cast<size_t>(r)] == *least) fewest.push_back(r);
+  return fmt::format("{} to {} per rank; {} on {}", *least, *most, *least,
+                     RankNames(world).of(fewest));
+}
+
+int dry_run(RunConfig config, Communicator& world, const Placement& placement) {
+  same_on_all_ranks(world, config_facts(config), "start all ranks with the same configuration");
+  std::unique_ptr<Tokenizer> tokenizer;
+  on_all_ranks(world, [&] { tokenizer = load_tokenizer(config.data.tokenizer); });
+  same_on_all_ranks(world, {file_fact("data.tokenizer", config.data.tokenizer, tokenizer->hash())},
+                    "give all ranks the same tokenizer");
+  if (config.model.vocabulary == 0) config.model.vocabulary = tokenizer->vocabulary_size();
+  std::string threads = threads_by_rank(world, placement);
+  if (world.rank() > 0) return 0;
   print_output(fmt::format("{}\n{}threads      {}\n", write_yaml(config),
-                           plan_report(config, ranks), describe_threads(placement)));
+                           plan_report(config, world.size()), threads));
   return 0;
 }
 
@@ -74,14 +96,11 @@ void check_not_left_alone(const Trainer& trainer, TrainingEnd end) {
         trainer.checkpoint_directory().string());
 }
 
-int train(const LoadedConfig& loaded, const Options& options) {
+int train(const LoadedConfig& loaded, const Options& options, MpiSession& session,
+          const Placement& placement) {
   const RunConfig& config = loaded.config;
   Launch launch = launch_from_environment();
-  if (options.dry_run) return dry_run(config, launch.ranks);
-
-  Placement placement = configure_threads(static_cast<int>(config.parallel.threads));
-  MpiSession session;
-  check_launch(session);
+  if (options.dry_run) return dry_run(config, *session.world(), placement);
   std::string yaml = write_yaml(config);
   Trainer trainer(config,
                   {.config_yaml = yaml,
@@ -89,13 +108,14 @@ int train(const LoadedConfig& loaded, const Options& options) {
                    .config_files = loaded.tree.files(),
                    .allowed_changes = options.allowed_changes},
                   session.world());
+  std::string threads_of_all = threads_by_rank(*session.world(), placement);
   // Only rank 0 tells; the others work in silence.
   std::unique_ptr<ProgressPrinter> progress;
   std::unique_ptr<MetricsWriter> metrics;
   OutputWatch output_watch;
   if (launch.rank == 0) {
     write_output(fmt::format("{}threads      {}\n\n", plan_report(trainer.config(), launch.ranks),
-                             describe_threads(placement)));
+                             threads_of_all));
     auto file = std::filesystem::path(config.output) / "metrics.jsonl";
     progress = std::make_unique<ProgressPrinter>(config.train.log_every, file);
     metrics = std::make_unique<MetricsWriter>(file, trainer.continued_step());
@@ -127,12 +147,28 @@ int run(const Options& options) {
   int failure = foreseen_output_failure();
   check(failure == 0 || !speaks, "{}; to see nothing, > /dev/null", lost_output(failure));
   AllowedChanges{options.allowed_changes};  // a misspelt one ends the program here
-  LoadedConfig loaded = load_run_config(options.config);
-  if (options.overwrite) start_anew(loaded.config, options.config);
-  log::set_level(loaded.config.log_level);
-  check_consistent(loaded, launch_from_environment().ranks);
+  LoadedConfig loaded;
+  // A configuration that is wrong on one host only ends all ranks with a message that names it: the
+  // ranks meet before they fail.
+  std::string error;
+  int exit_code = 1;
   try {
-    return train(loaded, options);
+    load_run_config(options.config, loaded);
+    if (options.overwrite) start_anew(loaded.config, options.config);
+    log::set_level(loaded.config.log_level);
+    check_consistent(loaded, launch_from_environment().ranks);
+  } catch (const Error& e) {
+    if (launch_from_environment().ranks == 1) throw;
+    error = e.what();
+    exit_code = e.exit_code();
+  }
+  Placement placement =
+      configure_threads(error.empty() ? static_cast<int>(loaded.config.parallel.threads) : 1);
+  MpiSession session(program_version());
+  check_started_alike(session, options.dry_run ? "train --dry-run" : "train", {});
+  agree(*session.world(), error, exit_code);
+  try {
+    return train(loaded, options, session, placement);
   } catch (const Error& error) {
     throw Error(loaded.tree.with_places(error.what()), error.exit_code());
   }

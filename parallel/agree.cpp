@@ -25,18 +25,24 @@ std::string where(Communicator& ranks, bool failed) {
 
 }  // namespace
 
+std::string broadcast_text(Communicator& ranks, std::string text, int root) {
+  auto length = static_cast<int64_t>(text.size());
+  ranks.broadcast(&length, 1, DType::i64, root);
+  text.resize(static_cast<size_t>(length));
+  if (length > 0) ranks.broadcast(text.data(), length, DType::u8, root);
+  return text;
+}
+
 void agree(Communicator& ranks, const std::string& error, int exit_code) {
   // One reduction when all is well.
   int64_t failing = error.empty() ? ranks.size() : ranks.rank();
   ranks.all_reduce(&failing, 1, DType::i64, ReduceOp::min);
   if (failing == ranks.size()) return;
   int root = static_cast<int>(failing);
-  int64_t answer[2] = {static_cast<int64_t>(error.size()), exit_code};
-  ranks.broadcast(answer, 2, DType::i64, root);
-  std::string message = error;
-  message.resize(static_cast<size_t>(answer[0]));
-  ranks.broadcast(message.data(), answer[0], DType::u8, root);
-  throw Error(message + where(ranks, !error.empty()), static_cast<int>(answer[1]));
+  int64_t code = exit_code;
+  ranks.broadcast(&code, 1, DType::i64, root);
+  std::string message = broadcast_text(ranks, error, root);
+  throw Error(message + where(ranks, !error.empty()), static_cast<int>(code));
 }
 
 }  // namespace adagate

@@ -13,6 +13,9 @@ namespace adagate {
 // where others did not fail, the failing ranks and their hosts. `ranks` is the world.
 void agree(Communicator& ranks, const std::string& error, int exit_code = 1);
 
+// Collective: the root's text, on every rank.
+std::string broadcast_text(Communicator& ranks, std::string text, int root);
+
 // Runs fn on this rank and agrees on the outcome. fn must not issue collectives of its own after a
 // point where it may throw on one rank only.
 template <class F>

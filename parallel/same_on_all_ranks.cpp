@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/base/error.h"
+#include "parallel/agree.h"
 #include "parallel/rank_names.h"
 
 namespace adagate {
@@ -18,7 +19,6 @@ constexpr size_t kLongestValue = 120;
 struct Header {
   uint64_t protocol = 0x61646167'61746501;  // "adagate", 1
   uint64_t hash = 0;                        // of the facts
-  int64_t bytes = 0;                        // of the facts as text
 };
 constexpr size_t kHeaderWords = sizeof(Header) / sizeof(int64_t);
 
@@ -92,10 +92,7 @@ std::vector<Class> classes_of(Communicator& ranks, const std::vector<Header>& he
   }
   for (size_t c = 0; c < std::min(classes.size(), kMostClasses); ++c) {
     int root = classes[c].ranks.front();
-    std::string text = ranks.rank() == root ? own : "";
-    text.resize(static_cast<size_t>(headers[static_cast<size_t>(root)].bytes));
-    ranks.broadcast(text.data(), static_cast<int64_t>(text.size()), DType::u8, root);
-    classes[c].facts = unpack(text);
+    classes[c].facts = unpack(broadcast_text(ranks, own, root));
   }
   return classes;
 }
@@ -173,7 +170,6 @@ void same_on_all_ranks(Communicator& ranks, const std::vector<RankFact>& facts,
   std::string own = pack(facts);
   Header header;
   header.hash = hash_of(compared(facts));
-  header.bytes = static_cast<int64_t>(own.size());
   std::vector<Header> headers(static_cast<size_t>(ranks.size()));
   ranks.all_gather(&header, headers.data(), kHeaderWords, DType::i64);
   auto same = [&](const Header& other) {

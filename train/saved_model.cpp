@@ -2,7 +2,9 @@
 
 #include <numeric>
 
+#include "core/io/safetensors.h"
 #include "parallel/agree.h"
+#include "parallel/same_on_all_ranks.h"
 #include "train/config/config_tree.h"
 #include "train/config/yaml_loader.h"
 #include "train/kept_tokenizer.h"
@@ -31,9 +33,11 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
                       std::shared_ptr<Communicator> world) {
   SavedModel saved;
   fs::path checkpoint;
+  uint64_t manifest_hash = 0;
   on_all_ranks(*world, [&] {
     checkpoint = resolve_checkpoint(path);
     saved.manifest = read_manifest(checkpoint);
+    manifest_hash = checksum_file(checkpoint / "manifest.json");
     ConfigTree tree;
     tree.add_text(saved.manifest.config_yaml, (checkpoint / "manifest.json").string());
     read_config(tree, saved.config);
@@ -50,6 +54,10 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
           "--tokenizer",
           tokenizer, checkpoint.string(), saved.record.tokenizer);
   });
+  same_on_all_ranks(*world,
+                    {file_fact("the checkpoint", checkpoint.string(), manifest_hash),
+                     {"the tokenizer", fmt::format("{:016x}", saved.tokenizer->hash())}},
+                    "give all ranks the same one");
   ModelConfig& model = saved.config.model;
   if (model.vocabulary == 0) model.vocabulary = saved.tokenizer->vocabulary_size();
   int64_t expert_parallel =

@@ -7,24 +7,51 @@
 #include "data/tokenize_files.h"
 #include "parallel/agree.h"
 #include "parallel/placement.h"
+#include "parallel/same_on_all_ranks.h"
 #include "train/signals.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
 namespace {
 
-// Path of the token file that `text` has been or will be tokenized into.
-fs::path cached_tokens(const fs::path& text, const Tokenizer& tokenizer, const fs::path& cache) {
+// Path of the token file that `text`, whose content has this hash, has been or will be tokenized
+// into.
+fs::path cached_tokens(const fs::path& text, uint64_t hash, const Tokenizer& tokenizer,
+                       const fs::path& cache) {
   constexpr size_t kLongestName = 100;
   return cache / fmt::format("{}-{:016x}-{:016x}.tokens",
-                             text.stem().string().substr(0, kLongestName), checksum_file(text),
-                             tokenizer.hash());
+                             text.stem().string().substr(0, kLongestName), hash, tokenizer.hash());
 }
 
 // Where the launcher tells no place on the node, every rank takes itself for the first: they write
 // the same, each whole.
 bool first_of_node() {
   return read_launch_environment().local_rank == 0;
+}
+
+// What can't be written is the cache's fault, not that of the text.
+void tokenize_into(const fs::path& tokens, const std::string& text, const std::string& key,
+                   const Tokenizer& tokenizer, CacheShared shared, std::vector<fs::path>* made) {
+  try {
+    auto directories = make_directories(tokens.parent_path());
+    if (made) made->insert(made->end(), directories.begin(), directories.end());
+    TokenizeProgress done =
+        tokenize_files({text}, tokenizer, tokens.string(), {},
+                       [](const TokenizeProgress&) { check_not_stopped(kStoppedEarly); });
+    if (made) made->push_back(tokens);
+    log::info("tokenized {}: {} tokens", text, done.tokens);
+  } catch (const Error& e) {
+    std::string what = e.what();
+    if (what.find(tokens.parent_path().string()) == std::string::npos)
+      throw Error(key + ": " + what, e.exit_code());
+    throw Error(
+        fmt::format("the tokens of {} can't be kept: {}; {}, or name a token file made with "
+                    "adagate tokenize",
+                    text, what,
+                    shared == CacheShared::by_node ? "set TMPDIR to a folder that can be written"
+                                                   : "choose another --output"),
+        e.exit_code());
+  }
 }
 
 }  // namespace
@@ -35,6 +62,7 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
                                         CacheShared shared, std::vector<fs::path>* made) {
   bool first = shared == CacheShared::by_all ? world.rank() == 0 : first_of_node();
   fs::path tokens = path;
+  uint64_t text_hash = 0;  // 0: a token file
   auto on_all = [&](auto&& work) { on_all_ranks(world, [&] { named(key, work); }); };
   on_all([&] {
     std::error_code error;
@@ -47,18 +75,17 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
     check(fs::file_size(path, error) > 0, "{} is empty; name a text or token file with content",
           path);
     if (is_token_file(path)) return;
-    tokens = cached_tokens(path, tokenizer, cache);
+    text_hash = checksum_file(path);
+    tokens = cached_tokens(path, text_hash, tokenizer, cache);
   });
-  on_all([&] {
+  constexpr std::string_view kRemedy = "give all ranks the same data";
+  same_on_all_ranks(world, {file_fact(key, path, text_hash)}, kRemedy);
+  // One name for all: the text may be called otherwise on another host.
+  if (text_hash != 0) tokens = cache / broadcast_text(world, tokens.filename().string(), 0);
+  on_all_ranks(world, [&] {
     std::error_code error;
     if (!first || tokens == path || fs::exists(tokens, error)) return;
-    auto directories = make_directories(cache);
-    if (made) made->insert(made->end(), directories.begin(), directories.end());
-    TokenizeProgress done =
-        tokenize_files({path}, tokenizer, tokens.string(), {},
-                       [](const TokenizeProgress&) { check_not_stopped(kStoppedEarly); });
-    if (made) made->push_back(tokens);
-    log::info("tokenized {}: {} tokens", path, done.tokens);
+    tokenize_into(tokens, path, key, tokenizer, shared, made);
   });
   std::unique_ptr<TokenDataset> dataset;
   on_all([&] {
@@ -66,6 +93,9 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
     file.view().check_tokenizer(tokenizer);
     dataset = std::make_unique<TokenDataset>(std::move(file), sequence);
   });
+  // A token file carries the hash of its content; that of a text may have come from another cache.
+  uint64_t hash = dataset->view().payload_hash();
+  same_on_all_ranks(world, {file_fact(key, text_hash ? tokens.string() : path, hash)}, kRemedy);
   return dataset;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fmt/ranges.h>
 
 #include "core/base/counted.h"
 #include "core/base/log.h"
@@ -15,8 +16,10 @@
 #include "train/kept_configs.h"
 #include "train/kept_tokenizer.h"
 #include "train/length_change.h"
+#include "train/rank_facts.h"
 #include "train/resume.h"
 #include "train/saved_model.h"
+#include "train/shared_output.h"
 #include "train/signals.h"
 #include "train/text_data.h"
 
@@ -34,6 +37,11 @@ void log_changes(const std::vector<ConfigChange>& changes) {
   if (!harmless.empty()) log::info("changed since the saved run: {}", changes_text(harmless));
 }
 
+std::vector<RankFact> facts_of(const TrainerOptions& options) {
+  return {{"--overwrite", options.overwrite ? "given" : "not given"},
+          {"--allow-change", fmt::format("{}", fmt::join(options.allowed_changes, ","))}};
+}
+
 double seconds_since(PhaseTimer::Clock::time_point start) {
   return std::chrono::duration<double>(PhaseTimer::Clock::now() - start).count();
 }
@@ -43,7 +51,8 @@ double seconds_since(PhaseTimer::Clock::time_point start) {
 Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Communicator> world)
     : config_(std::move(config)),
       options_(std::move(options)),
-      mesh_(make_mesh(std::move(world), static_cast<int>(config_.parallel.expert))),
+      mesh_(make_mesh(started_alike(std::move(world), config_, facts_of(options_)),
+                      static_cast<int>(config_.parallel.expert))),
       keeper_(checkpoint_directory(), config_.checkpoint.keep, mesh_.world->rank() == 0) {
   if (options_.config_yaml.empty()) options_.config_yaml = write_yaml(config_);
   on_all_ranks(*mesh_.world, [&] {
@@ -54,11 +63,16 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
           vocabulary, config_.data.tokenizer, tokenizer_->vocabulary_size());
     if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
   });
+  same_on_all_ranks(*mesh_.world,
+                    {file_fact("data.tokenizer", config_.data.tokenizer, tokenizer_->hash())},
+                    "give all ranks the same tokenizer");
   NewOutput output(*mesh_.world, config_.output);
+  check_output_shared(*mesh_.world, config_.output);
   resumed_from_ = checkpoint_to_resume();
   check_output();
   build_model();
   load_state();
+  check_same_weights(*store_, mesh_, "at the start");
   data_ = open_run_data(config_, *tokenizer_, output.path() / "cache", *mesh_.world,
                         CacheShared::by_all, &output.made());
   loader_ = std::make_unique<DataLoader>(*data_.train,
@@ -105,6 +119,7 @@ void Trainer::build_model() {
   if (config_.checkpoint.initial_weights.empty()) {
     store_->initialize(static_cast<uint64_t>(config_.seed));
   } else {
+    check_same_file(*mesh_.world, "checkpoint.initial_weights", config_.checkpoint.initial_weights);
     on_all_ranks(*mesh_.world, [&] {
       named("checkpoint.initial_weights",
             [&] { load_weights(config_.checkpoint.initial_weights, store_->parameters()); });
@@ -216,16 +231,14 @@ std::optional<fs::path> Trainer::checkpoint_to_resume() {
     });
     return checkpoint;
   }
-  // Rank 0 looks: a network file system may show the others an older state.
+  // Rank 0 looks: a network file system may show the others an older state. The output may have
+  // another path on every host.
   std::string latest;
   if (mesh_.world->rank() == 0) {
-    latest = find_latest(checkpoint_directory()).value_or(fs::path()).string();
+    latest = find_latest(checkpoint_directory()).value_or(fs::path()).filename().string();
   }
-  auto length = static_cast<int64_t>(latest.size());
-  mesh_.world->broadcast(&length, 1, DType::i64, 0);
-  latest.resize(static_cast<size_t>(length));
-  if (length > 0) mesh_.world->broadcast(latest.data(), length, DType::u8, 0);
-  if (!latest.empty()) return latest;
+  latest = broadcast_text(*mesh_.world, latest, 0);
+  if (!latest.empty()) return checkpoint_directory() / latest;
   log::info("no checkpoint in {} yet: starting anew", checkpoint_directory().string());
   return std::nullopt;
 }
@@ -234,6 +247,7 @@ void Trainer::load_state() {
   if (!resumed_from_) return;
   on_all_ranks(*mesh_.world,
                [&] { saved_run_ = open_saved_run(*resumed_from_, config_, *tokenizer_); });
+  check_same_file(*mesh_.world, "checkpoint.resume", *resumed_from_ / "manifest.json");
   state_ = load_checkpoint(*resumed_from_, checkpoint_tensors(), mesh_).state;
   trim_allocator();
   store_->refresh_compute();
@@ -290,6 +304,7 @@ void Trainer::begin_stretch() {
 
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
+  check_same_weights(*store_, mesh_, fmt::format("after step {}", state_.step));
   set_progress_note(fmt::format("checkpoint of step {}", state_.step));
   auto start = PhaseTimer::Clock::now();
   DataState data = loader_->state();

@@ -34,7 +34,8 @@ struct TrainerOptions {
   std::vector<std::string> allowed_changes = {};
 };
 
-// Everything a run holds. All methods are collective; the same config on every rank.
+// Everything a run holds. All methods are collective; the same config on every rank, which is
+// checked (rank_facts.h).
 class Trainer {
  public:
   // Opens the data, builds the model on the mesh, loads the checkpoint that

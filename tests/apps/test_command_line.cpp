@@ -73,7 +73,8 @@ TEST_CASE("command line: an error of one rank alone is told with the rank") {
       "5 : -n 1 " ADAGATE_PROGRAM " config none.yaml");
   CAPTURE(outcome.output);
   CHECK(outcome.status == 1);
-  CHECK(count_of("adagate [rank 1]: error: none.yaml: no such file\n", outcome.output) == 1);
+  CHECK(count_of("adagate [rank 1, host ", outcome.output) == 1);
+  CHECK(count_of("]: error: none.yaml: no such file\n", outcome.output) == 1);
   CHECK(outcome.seconds < 10);
 }
 
