@@ -6,8 +6,8 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/rank_options.h"
 #include "apps/started_alike.h"
-#include "apps/version.h"
 #include "core/base/error.h"
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
@@ -26,6 +26,7 @@ struct Options {
   std::vector<std::string> sections = {"kernels", "moe", "communicator"};
   std::string type, json;
   int threads = 0;
+  RankOptions ranks;
 };
 
 // Of tables that an earlier run of this command wrote, or nothing yet.
@@ -69,7 +70,7 @@ std::vector<RankFact> facts_of(const Options& options) {
 
 int run(const Options& options) {
   configure_threads(options.threads);
-  MpiSession session(program_version());
+  MpiSession session(start_options(options.ranks));
   check_started_alike(session, "bench", facts_of(options));
   auto world = session.world();
   if (!options.json.empty()) on_all_ranks(*world, [&] { check_json_file(options.json); });
@@ -126,12 +127,15 @@ void add_bench_command(CLI::App& program, Invocation& invocation) {
   command->add_option("--threads", options->threads, "Threads per rank; 0: all its cores");
   command->add_option("--json", options->json, "Also write the tables to this file")
       ->type_name("FILE");
+  add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate bench
   adagate bench --section moe --type bf16 --json moe.json
   mpirun -n 2 adagate bench --section moe,communicator)");
-  command->callback(
-      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+  command->callback([options, &invocation] {
+    invocation.on_ranks = true;
+    invocation.run = [options] { return run(*options); };
+  });
 }
 
 }  // namespace adagate

@@ -10,6 +10,7 @@ namespace adagate {
 
 struct Invocation {
   std::function<int()> run;  // returns the exit status; throws Error
+  bool on_ranks = false;     // all ranks start MPI
 };
 
 void add_train_command(CLI::App& program, Invocation& invocation);

@@ -6,8 +6,8 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/rank_options.h"
 #include "apps/started_alike.h"
-#include "apps/version.h"
 #include "moe/routing_report.h"
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
@@ -26,12 +26,13 @@ struct Options {
   std::string checkpoint, tokenizer, data;
   int64_t batch = 8, samples = 0;
   int threads = 0;
+  RankOptions ranks;
 };
 
 int run(const Options& options) {
   install_stop_signals();  // which leave no half text in the cache
   configure_threads(options.threads);
-  MpiSession session(program_version());
+  MpiSession session(start_options(options.ranks));
   check_started_alike(session, "evaluate",
                       {option("--batch", options.batch), option("--samples", options.samples),
                        option("--data", options.data.empty() ? "not given" : "given")});
@@ -96,11 +97,14 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
       ->capture_default_str();
   command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
       ->check(CLI::Range(0, 4096));
+  add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate evaluate runs/quickstart
   mpirun -n 2 adagate evaluate runs/wikitext2 --data datasets/wikitext-2/test.tokens)");
-  command->callback(
-      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+  command->callback([options, &invocation] {
+    invocation.on_ranks = true;
+    invocation.run = [options] { return run(*options); };
+  });
 }
 
 }  // namespace adagate

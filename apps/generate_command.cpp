@@ -4,8 +4,8 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/rank_options.h"
 #include "apps/started_alike.h"
-#include "apps/version.h"
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
@@ -21,11 +21,12 @@ struct Options {
   SamplingOptions sampling;
   bool to_the_end = false;
   int threads = 0;
+  RankOptions ranks;
 };
 
 int run(Options options) {
   configure_threads(options.threads);
-  MpiSession session(program_version());
+  MpiSession session(start_options(options.ranks));
   on_all_ranks(*session.world(), [&] {
     if (!options.prompt_file.empty())
       options.prompt = read_text_file(options.prompt_file, "prompt file");
@@ -86,11 +87,14 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
   command->add_flag("--ignore-end", options->to_the_end, "Go on after an end-of-text token");
   command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
       ->check(CLI::Range(0, 4096));
+  add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate generate runs/quickstart --prompt "Shall I compare"
   adagate generate runs/quickstart/checkpoints/step-00000500 --temperature 0)");
-  command->callback(
-      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+  command->callback([options, &invocation] {
+    invocation.on_ranks = true;
+    invocation.run = [options] { return run(*options); };
+  });
 }
 
 }  // namespace adagate

@@ -34,27 +34,64 @@ void wait_ms(int milliseconds) {
   std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
 }
 
-// Waits for a rank other than this one to end the job; returns when none has. The mpirun of Open
-// MPI 4 sleeps for a second after SIGCONT and for another one after SIGTERM; a signal ends its
-// sleep, and SIGCHLD, which tells it to look after its children, does so without other effects.
+// Waits for a rank other than this one to tell and end the job; returns when none has. The mpirun
+// of Open MPI 4 sleeps for a second after SIGCONT and for another one after SIGTERM; a signal ends
+// its sleep, and SIGCHLD, which tells it to look after its children, does so without other effects.
 void wait_for_end_of_job(int code) {
   constexpr int kPatience = 1600;    // milliseconds; a busy mpirun takes a while
+  constexpr int kUntilSignal = 200;  // from the moment that another rank has told
   constexpr int kUntilAsleep = 20;   // from its signal on
   constexpr int kBetweenCalls = 50;  // less than mpirun would sleep
   constexpr int64_t kRecent = 1;     // seconds; an older SIGCONT was another (a resumed job's)
   handle_signal(SIGTERM, [](int) { g_terminated = true; });
   pid_t launcher = std::getenv("OMPI_COMM_WORLD_SIZE") ? launcher_process() : 0;
   int64_t start = seconds_now();
-  for (int ms = 0; ms < kPatience && !g_terminated; ms += 5) {
+  auto noticed = [&] { return g_noticed_at >= start - kRecent; };
+  bool told = false;
+  int patience = kPatience;
+  for (int ms = 0; ms < patience && !g_terminated && !(told && noticed()); ms += 5) {
+    if (!told && is_told()) {
+      told = true;
+      patience = ms + kUntilSignal;
+    }
     if (ms % kBetweenCalls == kUntilAsleep && launcher > 1) kill(launcher, SIGCHLD);
     wait_ms(5);
   }
-  if (!g_terminated && g_noticed_at < start - kRecent) return;
+  if (!told && !g_terminated && !noticed()) return;
   wait_ms(kUntilAsleep);  // then the end of this process ends the sleep
   _exit(code);
 }
 
+std::atomic<bool> g_meets_ranks{true};
+
+void print_error(const std::string& message) {
+  Launch launch = launch_from_environment();
+  // A rank that speaks for itself alone may be the only one of its host with this error.
+  std::string who =
+      launch.rank > 0 ? fmt::format(" [rank {}, host {}]", launch.rank, host_name()) : "";
+  std::fputs(fmt::format("adagate{}: error: {}\n", who, message).c_str(), stderr);
+  std::fflush(stderr);
+}
+
+// Over several hosts a launcher's signals come too late to keep ranks silent, and before MPI runs
+// the ranks know nothing of each other: they then start it to agree on who tells. False: tell.
+bool another_tells(const std::string& message, int code) {
+  constexpr double kPatience = 10;  // seconds; all ranks that fail alike are there in one
+  auto environment = read_launch_environment();
+  bool several_hosts = environment.launched && environment.local_size < environment.ranks;
+  if (!several_hosts || !g_meets_ranks || start_was_tried()) return false;
+  try {
+    return !tell_failure_at_start({kPatience, end_stuck_start}, code, message);
+  } catch (const Error&) {
+    return is_told();
+  }
+}
+
 }  // namespace
+
+void set_meets_ranks(bool meets) {
+  g_meets_ranks = meets;
+}
 
 Launch launch_from_environment() {
   if (!started_by_launcher()) return {};  // also where ADAGATE_MPI=0 says so
@@ -83,15 +120,22 @@ void end_with_error(const std::string& message, int exit_code) {
   Launch launch = launch_from_environment();
   int code = exit_code > 0 && exit_code < 256 ? exit_code : 1;
   std::fflush(stdout);
+  bool met = !start_was_tried();
+  if (another_tells(message, code)) _exit(code);
+  met = met && start_was_tried();
   report_failure(code, message);
-  if (launch.rank > 0) wait_for_end_of_job(code);
-  if (!claim_telling()) _exit(code);
-  // A rank that speaks for itself alone may be the only one of its host with this error.
-  std::string who =
-      launch.rank > 0 ? fmt::format(" [rank {}, host {}]", launch.rank, host_name()) : "";
-  std::fputs(fmt::format("adagate{}: error: {}\n", who, message).c_str(), stderr);
-  std::fflush(stderr);
+  if (launch.rank > 0 && !met) wait_for_end_of_job(code);
+  if (is_told() || !claim_telling()) _exit(code);
+  print_error(message);
+  note_told();
   _exit(code);
+}
+
+void end_stuck_start(const std::string& message) {
+  constexpr int kPatience = 8000;  // milliseconds
+  if (launch_from_environment().rank > 0) wait_ms(kPatience);
+  print_error(message);
+  _exit(1);
 }
 
 }  // namespace adagate

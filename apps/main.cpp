@@ -86,6 +86,7 @@ int run(int argc, char** argv) {
     constexpr int kUsage = 2;
     throw Error(usage_error(program, error), kUsage);
   }
+  set_meets_ranks(invocation.on_ranks);
   return invocation.run();
 }
 

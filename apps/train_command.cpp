@@ -9,8 +9,8 @@
 #include "apps/commands.h"
 #include "apps/config_options.h"
 #include "apps/launch.h"
+#include "apps/rank_options.h"
 #include "apps/started_alike.h"
-#include "apps/version.h"
 #include "core/base/log.h"
 #include "core/base/standard_output.h"
 #include "parallel/agree.h"
@@ -164,7 +164,8 @@ int run(const Options& options) {
   }
   Placement placement =
       configure_threads(error.empty() ? static_cast<int>(loaded.config.parallel.threads) : 1);
-  MpiSession session(program_version());
+  const ParallelConfig& parallel = loaded.config.parallel;
+  MpiSession session(start_options({parallel.timeout, parallel.start_timeout}));
   check_started_alike(session, options.dry_run ? "train --dry-run" : "train", {});
   agree(*session.world(), error, exit_code);
   try {
@@ -208,8 +209,10 @@ Stopping:
   the run with status 0; so do Ctrl-C and a lost terminal without mpirun, where a second Ctrl-C ends
   at once with 130. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with
   status 1; mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
-  command->callback(
-      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+  command->callback([options, &invocation] {
+    invocation.on_ranks = !options->dry_run;
+    invocation.run = [options] { return run(*options); };
+  });
 }
 
 }  // namespace adagate

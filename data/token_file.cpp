@@ -13,7 +13,9 @@
 #include <xxhash.h>
 
 #include "core/base/error.h"
+#include "core/base/heartbeat.h"
 #include "core/io/atomic_file.h"
+#include "core/io/safetensors.h"
 
 namespace adagate {
 namespace {
@@ -99,13 +101,15 @@ void TokenView::read(int64_t first, std::span<int32_t> to) const {
 }
 
 void TokenView::verify() const {
-  uint64_t hash = XXH3_64bits(bytes_.data() + kHeaderSize, bytes_.size() - kHeaderSize);
+  const auto* payload = reinterpret_cast<const char*>(bytes_.data()) + kHeaderSize;
+  uint64_t hash = checksum_bytes({payload, bytes_.size() - kHeaderSize});
   check(hash == header_.payload_hash, "token file {}: the tokens are damaged (checksum); {}", name_,
         kRemedy);
   std::vector<int32_t> block(static_cast<size_t>(std::min<int64_t>(1 << 16, size())));
   for (int64_t first = 0; first < size(); first += static_cast<int64_t>(block.size())) {
     block.resize(std::min<int64_t>(block.size(), size() - first));
     read(first, block);
+    beat();
     for (size_t i = 0; i < block.size(); ++i)
       check(block[i] >= 0 && block[i] < vocabulary(),
             "token file {}: token {} is {}, outside its vocabulary of {}; {}", name_, first + i,

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "core/base/error.h"
+#include "core/base/heartbeat.h"
 #include "data/token_file.h"
 
 namespace adagate {
@@ -110,6 +111,7 @@ void FileTokenizer::add_file(const std::string& path, const std::function<void()
                       ? split_file(text, last, tokenizer_, options_.piece_bytes)
                       : split_lines(text, last, options_.documents == DocumentUnit::paragraph);
     encode(block);
+    beat();
     // Twice as much each time nothing could be cut, so that looking again stays linear.
     wanted = block.consumed > 0 ? 16 * options_.piece_bytes : 2 * wanted;
     progress.bytes += static_cast<int64_t>(block.consumed);

@@ -10,6 +10,7 @@
 #include "core/base/error.h"
 #include "parallel/host_pages.h"
 #include "parallel/mpi_transport.h"
+#include "parallel/node_link.h"
 #include "parallel/placement.h"
 #include "parallel/shared_group.h"
 #include "parallel/shared_segment.h"
@@ -17,12 +18,20 @@
 namespace adagate {
 namespace {
 
+struct NodeBoard {
+  FailureRecord failure;
+  RankStatus status[1];  // one per rank of the world; of other nodes what they last showed
+};
+
 // The ranks of this rank's node, and how they reach each other.
 struct Node {
   std::vector<int> world_ranks;  // ascending; the index in it names a rank on the node
   int self = 0;
+  NodeBoard* board = nullptr;
+  std::shared_ptr<void> board_memory;
   std::shared_ptr<RankContext> context;
   std::shared_ptr<ProcessMemory> memory;  // null: no shared memory
+  std::shared_ptr<NodeLink> link;         // null: there is no other node
   uint32_t segments_made = 0;
 
   // -1: on another node.
@@ -31,11 +40,6 @@ struct Node {
     if (it == world_ranks.end() || *it != world_rank) return -1;
     return static_cast<int>(it - world_ranks.begin());
   }
-};
-
-struct NodeBoard {
-  FailureRecord failure;
-  RankStatus status[1];  // one per rank
 };
 
 MPI_Comm duplicate(MPI_Comm comm) {
@@ -59,11 +63,27 @@ bool all_true(MPI_Comm comm, bool mine) {
   return std::all_of(votes.begin(), votes.end(), [](int v) { return v != 0; });
 }
 
-// Alone: a rank without shared memory still has a failure record and a note of its own.
-void make_lonely_context(Node& node, int world_rank) {
-  auto board = std::make_shared<NodeBoard>();
-  node.context = std::make_shared<RankContext>(&board->failure, board->status,
-                                               std::vector<int>{world_rank}, 0, board);
+// A rank without shared memory is a node of its own.
+void make_lonely_context(Node& node, int world_rank, int world_size, size_t board_bytes) {
+  auto memory = allocate_host_pages(board_bytes);
+  auto* board = static_cast<NodeBoard*>(memory.get());
+  new (&board->failure) FailureRecord;
+  node.world_ranks = {world_rank};
+  node.self = 0;
+  node.context = std::make_shared<RankContext>(&board->failure, board->status, world_size,
+                                               node.world_ranks, 0, memory);
+  node.board = board;
+  node.board_memory = memory;
+}
+
+// Collective over MPI_COMM_WORLD.
+void make_link(Node& node) {
+  auto first_ranks = gather<int>(MPI_COMM_WORLD, node.world_ranks.front());
+  if (std::all_of(first_ranks.begin(), first_ranks.end(), [](int r) { return r == 0; })) return;
+  node.link =
+      std::make_shared<NodeLink>(duplicate(MPI_COMM_WORLD), first_ranks, &node.board->failure,
+                                 node.board->status, node.board_memory);
+  node.context->set_link(node.link);
 }
 
 uint64_t g_probe = 0;  // what peers read to find out whether they may
@@ -75,11 +95,12 @@ void test_copying(Node& node, MPI_Comm node_comm, bool wanted) {
   node.memory->set_can_copy(all_true(node_comm, works));
 }
 
-std::shared_ptr<Node> make_node(const MpiOptions& options) {
+std::shared_ptr<Node> make_node(const MpiOptions& options, const std::vector<std::string>& hosts) {
   auto node = std::make_shared<Node>();
-  int world_rank, ranks;
+  int world_rank, world_size, ranks;
   MPI_Comm comm;
   ADAGATE_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &world_rank));
+  ADAGATE_MPI(MPI_Comm_size(MPI_COMM_WORLD, &world_size));
   ADAGATE_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &comm));
   MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
   ADAGATE_MPI(MPI_Comm_rank(comm, &node->self));
@@ -88,24 +109,27 @@ std::shared_ptr<Node> make_node(const MpiOptions& options) {
   auto process_ids = gather<int64_t>(comm, getpid());
 
   std::shared_ptr<std::byte> memory;
-  size_t bytes = sizeof(NodeBoard) + sizeof(RankStatus) * static_cast<size_t>(ranks);
+  size_t bytes = sizeof(NodeBoard) + sizeof(RankStatus) * static_cast<size_t>(world_size);
   if (options.shared_memory) memory = map_shared_segment(comm, bytes, 0, node->self ? 0 : bytes);
   if (memory) {
     // Pages are zero, which is the initial state of every member but these.
-    auto* board = reinterpret_cast<NodeBoard*>(memory.get());
+    auto* board = node->board = reinterpret_cast<NodeBoard*>(memory.get());
     if (node->self == 0) new (&board->failure) FailureRecord;
-    new (board->status + node->self) RankStatus;
+    new (board->status + world_rank) RankStatus;
     ADAGATE_MPI(MPI_Barrier(comm));
-    node->context = std::make_shared<RankContext>(&board->failure, board->status, node->world_ranks,
-                                                  node->self, memory);
+    node->context = std::make_shared<RankContext>(&board->failure, board->status, world_size,
+                                                  node->world_ranks, node->self, memory);
+    node->board_memory = memory;
     node->context->watch_processes(process_ids);
     node->context->set_spinning(ranks <= plan_placement(1).node_cpus);
     node->memory = std::make_shared<ProcessMemory>(node->self, process_ids);
     test_copying(*node, comm, options.copy_from_peers);
   } else {
-    make_lonely_context(*node, world_rank);
+    make_lonely_context(*node, world_rank, world_size, bytes);
   }
-  bind_progress_note(&node->context->own_status(), true);
+  node->context->set_hosts(hosts);
+  make_link(*node);
+  bind_status(&node->context->own_status(), true);
   MPI_Comm_free(&comm);
   return node;
 }
@@ -193,8 +217,21 @@ class MpiCommunicator final : public Communicator {
   std::shared_ptr<void> allocate(size_t bytes) override;
   [[noreturn]] void abort(int exit_code, std::string_view message) override;
   FailureRecord& failure() const { return node_->context->failure(); }
-  void report_failure(int exit_code, std::string_view message) {
-    failure().claim(node_->context->own_world_rank(), exit_code, message);
+  // True when the failure is this rank's own: the first of its node.
+  bool report_failure(int exit_code, std::string_view message) {
+    bool own = failure().claim(node_->context->own_world_rank(), exit_code, message);
+    if (own && node_->link) node_->link->announce_failure();
+    return own;
+  }
+  bool is_told() {
+    if (node_->link) node_->link->progress();
+    return failure().told.load() != 0;
+  }
+  bool claim_telling() { return failure().told.exchange(1) == 0; }
+  void note_told() {
+    if (!node_->link) return;
+    node_->link->announce_told();
+    node_->link->flush();
   }
   void leave() { node_->context->own_status().left.store(1); }
 
@@ -229,13 +266,20 @@ std::shared_ptr<void> MpiCommunicator::allocate(size_t bytes) {
 }
 
 void MpiCommunicator::abort(int exit_code, std::string_view message) {
-  RankContext& context = *node_->context;
-  if (context.failure().claim(context.own_world_rank(), exit_code, message)) {
+  bool own = report_failure(exit_code, message);
+  auto wait_until_told = [&](int milliseconds) {
+    for (int ms = 0; ms < milliseconds && !is_told(); ms += 5)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  };
+  // Ranks that fail alike at the same time leave it to rank 0.
+  if (own && node_->context->own_world_rank() > 0) wait_until_told(300);
+  if (own && !is_told() && claim_telling()) {
     std::fprintf(stderr, "%.*s\n", static_cast<int>(message.size()), message.data());
     std::fflush(nullptr);
+    note_told();
   } else {
     // The rank that failed first speaks and ends the program; this one only makes sure of it.
-    std::this_thread::sleep_for(std::chrono::seconds(3));
+    wait_until_told(3000);
   }
   // mpirun ends the other ranks when one exits like this. MPI_Abort adds a page of text, and the
   // mpirun of Open MPI 4.1 can crash over it; other launchers may need it.
@@ -245,20 +289,30 @@ void MpiCommunicator::abort(int exit_code, std::string_view message) {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options) {
+std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options,
+                                                    const std::vector<std::string>& hosts) {
   int running = 0;
   MPI_Initialized(&running);
   check(running, "make_mpi_communicator: MPI is not running; make an MpiSession first");
-  return std::make_unique<MpiCommunicator>(duplicate(MPI_COMM_WORLD), make_node(options));
+  return std::make_unique<MpiCommunicator>(duplicate(MPI_COMM_WORLD), make_node(options, hosts));
 }
 
 void report_failure(Communicator& world, int exit_code, std::string_view message) {
   if (auto* mpi = dynamic_cast<MpiCommunicator*>(&world)) mpi->report_failure(exit_code, message);
 }
 
+bool is_told(Communicator& world) {
+  auto* mpi = dynamic_cast<MpiCommunicator*>(&world);
+  return mpi && mpi->is_told();
+}
+
 bool claim_telling(Communicator& world) {
   auto* mpi = dynamic_cast<MpiCommunicator*>(&world);
-  return !mpi || mpi->failure().told.exchange(1) == 0;
+  return !mpi || mpi->claim_telling();
+}
+
+void note_told(Communicator& world) {
+  if (auto* mpi = dynamic_cast<MpiCommunicator*>(&world)) mpi->note_told();
 }
 
 void leave_mpi_world(Communicator& world) {

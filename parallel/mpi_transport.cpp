@@ -1,14 +1,13 @@
 #include "parallel/mpi_transport.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
+#include <optional>
 #include <sched.h>
 #include <time.h>
 
 #include "parallel/finished_request.h"
 #include "parallel/reduce_kernels.h"
-#include "parallel/watchdog.h"
 
 namespace adagate {
 namespace {
@@ -158,32 +157,28 @@ MpiTransport::~MpiTransport() {
 template <class Done>
 void MpiTransport::wait_until(const char* what, Done&& done) {
   constexpr int kPolls = 200, kYields = 2000, kPollsPerCheck = 500;
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point start;
+  std::optional<WaitingScope> waiting;
+  Standstill still;
   for (int64_t i = 0; !done(); ++i) {
     if (i < kPolls) continue;
     context_->progress();
     if (i < kPolls + kYields) {
       sched_yield();
     } else {
+      if (!waiting) waiting.emplace(*context_, what);
       timespec nap{0, 50'000};
       nanosleep(&nap, nullptr);
     }
-    if (i == kPolls) start = Clock::now();
     if (i % kPollsPerCheck != 0) continue;
     try {
       context_->check_health(-1, what);
-      double waited = std::chrono::duration<double>(Clock::now() - start).count();
-      check(
-          waited < collective_timeout(),
-          "rank {} has waited {:.0f} s for another rank in {}: it hangs, has ended, or makes other "
-          "calls",
-          rank_, waited, what);
+      context_->check_standstill(still, -1, what);
     } catch (const Error& e) {
       context_->retreat(e.what());
       throw;
     }
   }
+  if (!waiting) context_->own_status().beat();
 }
 
 void MpiTransport::wait(std::vector<MPI_Request>& requests, const char* what) {

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <climits>
 #include <cstring>
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
+#include "parallel/clock.h"
+#include "parallel/rank_names.h"
 #include "parallel/watchdog.h"
 
 namespace adagate {
@@ -26,16 +28,6 @@ constexpr int kYields = 40;
 constexpr int64_t kSleepNs = 5'000'000;       // bound of a sleep: failures are seen this soon
 constexpr int64_t kPendingSleepNs = 200'000;  // with asynchronous work that may become due
 constexpr int64_t kProcessCheckNs = 50'000'000;
-
-std::atomic<double> g_timeout{600.0};
-std::atomic<RankStatus*> g_process_status{nullptr};
-thread_local RankStatus* t_thread_status = nullptr;
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 inline void pause_core() {
 #if defined(__x86_64__)
@@ -62,69 +54,17 @@ void wake_sleepers(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, address_of(word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-void set_collective_timeout(double seconds) {
-  check(seconds > 0, "the collective timeout must be positive, got {} s", seconds);
-  g_timeout.store(seconds);
-}
-double collective_timeout() {
-  return g_timeout.load();
-}
-
-void bind_progress_note(RankStatus* status, bool whole_process) {
-  if (whole_process)
-    g_process_status.store(status);
-  else
-    t_thread_status = status;
-}
-
-void set_progress_note(std::string_view note) {
-  RankStatus* status = t_thread_status ? t_thread_status : g_process_status.load();
-  if (status) status->set_note(note);
-}
-
-void RankStatus::set_note(std::string_view text) {
-  char bytes[kNoteWords * 8] = {};
-  std::memcpy(bytes, text.data(), std::min(text.size(), sizeof(bytes) - 1));
-  for (size_t i = 0; i < kNoteWords; ++i) {
-    uint64_t word;
-    std::memcpy(&word, bytes + i * 8, 8);
-    note[i].store(word, std::memory_order_relaxed);
-  }
-}
-
-std::string RankStatus::read_note() const {
-  char bytes[kNoteWords * 8 + 1] = {};
-  for (size_t i = 0; i < kNoteWords; ++i) {
-    uint64_t word = note[i].load(std::memory_order_relaxed);
-    std::memcpy(bytes + i * 8, &word, 8);
-  }
-  return bytes;
-}
-
-bool FailureRecord::claim(int failed_rank, int code, std::string_view text) {
-  uint32_t free = 0;
-  if (!claimed.compare_exchange_strong(free, 1)) {
-    bool own = rank.load() == failed_rank;
-    if (own) exit_code.store(code);
-    return own;
-  }
-  std::memcpy(message, text.data(), std::min(text.size(), sizeof(message) - 1));
-  exit_code.store(code);
-  rank.store(failed_rank);
-  return true;
-}
-
-RankContext::RankContext(FailureRecord* failure, RankStatus* status, std::vector<int> world_ranks,
-                         int self, std::shared_ptr<void> keep_alive)
+RankContext::RankContext(FailureRecord* failure, RankStatus* status, int world_size,
+                         std::vector<int> world_ranks, int self, std::shared_ptr<void> keep_alive)
     : failure_(failure),
       status_(status),
+      world_size_(world_size),
       world_ranks_(std::move(world_ranks)),
       self_(self),
       keep_alive_(std::move(keep_alive)) {}
 
 RankContext::~RankContext() {
-  RankStatus* own = &own_status();
-  g_process_status.compare_exchange_strong(own, nullptr);
+  unbind_status(&own_status());
   for (int fd : process_fds_)
     if (fd >= 0) close(fd);
 }
@@ -141,16 +81,24 @@ void RankContext::watch_processes(const std::vector<int64_t>& process_ids) {
   }
 }
 
-std::string RankContext::describe(int peer) const {
-  std::string note = status_[peer].read_note();
-  return note.empty() ? fmt::format("rank {}", world_rank(peer))
-                      : fmt::format("rank {} (last at: {})", world_rank(peer), note);
+std::string RankContext::name_of(int world_rank) const {
+  return hosts_.empty() ? fmt::format("rank {}", world_rank) : RankNames(hosts_).of(world_rank);
+}
+
+std::string RankContext::describe(int world_rank) const {
+  const RankStatus& status = status_[world_rank];
+  std::vector<std::string> details;
+  if (!hosts_.empty()) details.push_back("host " + hosts_[static_cast<size_t>(world_rank)]);
+  if (auto note = status.note.read(); !note.empty()) details.push_back("last at: " + note);
+  if (auto call = status.waits_in.read(); !call.empty()) details.push_back("waits in " + call);
+  std::string name = fmt::format("rank {}", world_rank);
+  return details.empty() ? name : fmt::format("{} ({})", name, fmt::join(details, "; "));
 }
 
 void RankContext::check_processes(const char* what) {
   for (int peer = 0; peer < static_cast<int>(process_ids_.size()); ++peer) {
     auto p = static_cast<size_t>(peer);
-    if (peer == self_ || status_[peer].left.load()) continue;
+    if (peer == self_ || status_of(peer).left.load()) continue;
     bool ended;
     if (process_fds_[p] >= 0) {
       pollfd query{process_fds_[p], POLLIN, 0};
@@ -160,21 +108,22 @@ void RankContext::check_processes(const char* what) {
     }
     if (!ended || failure_seen()) continue;
     fail("{} has ended without a word (killed, or out of memory?) while rank {} was in {}",
-         describe(peer), own_world_rank(), what);
+         describe(world_rank(peer)), own_world_rank(), what);
   }
 }
 
 void RankContext::check_health(int peer, const char* what) {
+  if (link_) link_->progress();
   int failed = failure_->rank.load(std::memory_order_acquire);
   if (failed >= 0)
-    throw Error(fmt::format("rank {} failed: {}", failed, failure_->message),
+    throw Error(fmt::format("{} failed: {}", name_of(failed), failure_->message),
                 failure_->exit_code.load());
   check_processes(what);
-  if (peer >= 0 && status_[peer].left.load(std::memory_order_acquire))
+  if (peer >= 0 && status_of(peer).left.load(std::memory_order_acquire))
     fail(
         "{} has finished and left, but rank {} waits for it in {}: the ranks do not make the same "
         "calls",
-        describe(peer), own_world_rank(), what);
+        describe(world_rank(peer)), own_world_rank(), what);
 }
 
 void RankContext::fail_unreadable(int peer, const char* what, int64_t bytes, int error) {
@@ -185,17 +134,49 @@ void RankContext::fail_unreadable(int peer, const char* what, int64_t bytes, int
       timespec nap{0, 5'000'000};
       nanosleep(&nap, nullptr);
     }
-    fail("rank {} cannot read {} bytes of {} in {}: {}", own_world_rank(), bytes, describe(peer),
-         what, std::strerror(error));
+    fail("rank {} cannot read {} bytes of {} in {}: {}", own_world_rank(), bytes,
+         describe(world_rank(peer)), what, std::strerror(error));
   } catch (const Error& e) {
     retreat(e.what());
     throw;
   }
 }
 
-void RankContext::fail_timeout(int peer, const char* what, double seconds) {
-  fail("rank {} has waited {:.0f} s for {} in {}: it hangs, or makes other calls", own_world_rank(),
-       seconds, describe(peer), what);
+std::vector<int> RankContext::suspects(int peer) const {
+  std::vector<int> working, waiting;
+  for (int r = 0; r < world_size_; ++r) {
+    if (r == own_world_rank() || status_[r].left.load()) continue;
+    (status_[r].waits_in.read().empty() ? working : waiting).push_back(r);
+  }
+  if (!working.empty()) return working;
+  if (peer >= 0) return {world_rank(peer)};
+  return waiting;
+}
+
+void RankContext::check_standstill(Standstill& still, int peer, const char* what) {
+  uint64_t beats = 0;
+  for (int r = 0; r < world_size_; ++r) beats += status_[r].beats.load(std::memory_order_relaxed);
+  int64_t now = now_ns();
+  if (beats != still.beats) {
+    still = {beats, now};
+    return;
+  }
+  double seconds = static_cast<double>(now - still.since) * 1e-9, bound = collective_timeout();
+  if (bound == 0 || seconds <= bound) return;
+  constexpr size_t kMostNamed = 4;
+  std::vector<std::string> names;
+  auto ranks = suspects(peer);
+  for (int r : ranks)
+    if (names.size() < kMostNamed) names.push_back(describe(r));
+  if (ranks.size() > kMostNamed) names.push_back(fmt::format("{} more", ranks.size() - kMostNamed));
+  fail("{} has waited {:.0f} s for {} in {}: it hangs, or makes other calls",
+       name_of(own_world_rank()), seconds, fmt::join(names, " and "), what);
+}
+
+void RankContext::end_wait() {
+  own_status().waits_in.set("");
+  own_status().beat();
+  if (link_) link_->wait_is_over();
 }
 
 void RankContext::retreat(std::string_view message) {
@@ -203,7 +184,7 @@ void RankContext::retreat(std::string_view message) {
   // Other processes map shared memory themselves; only threads could touch memory that is gone.
   if (!process_ids_.empty()) return;
   for (int peer = 0; peer < size(); ++peer)
-    while (peer != self_ && status_[peer].busy.load() != 0) sched_yield();
+    while (peer != self_ && status_of(peer).busy.load() != 0) sched_yield();
 }
 
 BusyScope::BusyScope(RankContext& context, const char* what) : context_(context) {
@@ -258,7 +239,9 @@ void RankContext::wait(Signal& signal, uint32_t target, int peer, const char* wh
 }
 
 void RankContext::wait_slowly(Signal& signal, uint32_t target, int peer, const char* what) {
-  int64_t start = now_ns(), checked = 0;
+  WaitingScope waiting(*this, what);
+  Standstill still;
+  int64_t checked = 0;
   while (true) {
     progress();
     int64_t now = now_ns();
@@ -271,8 +254,7 @@ void RankContext::wait_slowly(Signal& signal, uint32_t target, int peer, const c
         if (!failure_seen() && signal.reached(target)) return;
         throw;
       }
-      double waited = static_cast<double>(now - start) * 1e-9;
-      if (waited > collective_timeout()) fail_timeout(peer, what, waited);
+      check_standstill(still, peer, what);
     } else if (failure_seen()) {
       checked = 0;
     }

@@ -1,8 +1,7 @@
-// What a rank knows about the other ranks it shares memory with (threads of its process, or
-// processes of its node): who has failed, ended or left, and how to wait for one of them.
+// What a rank knows about the other ranks: who has failed, ended, left or stands still, and how to
+// wait for one of them that it shares memory with (a thread of its process, a process of its node).
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -10,30 +9,9 @@
 #include <string_view>
 #include <vector>
 
+#include "parallel/rank_status.h"
+
 namespace adagate {
-
-// One rank's public state. In shared memory: nothing but lock-free atomics and plain bytes.
-struct alignas(64) RankStatus {
-  static constexpr size_t kNoteWords = 15;
-  std::atomic<uint32_t> left{0};  // has returned; joins no further collective
-  std::atomic<uint32_t> busy{0};  // reads or writes buffers of other ranks
-  std::array<std::atomic<uint64_t>, kNoteWords> note{};  // text, zero-terminated
-
-  void set_note(std::string_view text);
-  std::string read_note() const;
-};
-
-// The first failure of the program; later ones are consequences.
-struct alignas(64) FailureRecord {
-  std::atomic<uint32_t> claimed{0};
-  std::atomic<int32_t> rank{-1};  // written last: world rank that failed
-  std::atomic<int32_t> exit_code{1};
-  std::atomic<uint32_t> told{0};  // the user has been told
-  char message[1024] = {};
-
-  // True for the one rank whose failure this is, every time; the first message stays.
-  bool claim(int failed_rank, int code, std::string_view text);
-};
 
 // Wakes all that sleep in RankContext::wait on `word`.
 void wake_sleepers(std::atomic<uint32_t>& word);
@@ -43,6 +21,12 @@ class Progress {
  public:
   virtual ~Progress() = default;
   virtual void progress() = 0;
+};
+
+// News from ranks that share no memory with this one, and for them.
+class NewsLink : public Progress {
+ public:
+  virtual void wait_is_over() = 0;  // this rank works again
 };
 
 // A counter of one rank that others wait for. Each on its own cache line.
@@ -59,11 +43,19 @@ struct alignas(64) Signal {
   }
 };
 
-// Ranks are named by their index in `status`; world_ranks translates to what the user sees.
+// How long all ranks have been standing still, in the eyes of one that waits.
+struct Standstill {
+  uint64_t beats = ~uint64_t{0};
+  int64_t since = 0;  // nanoseconds
+};
+
+// Ranks that share memory ("peers") are named by their index in world_ranks, which translates to
+// what the user sees.
 class RankContext {
  public:
-  RankContext(FailureRecord* failure, RankStatus* status, std::vector<int> world_ranks, int self,
-              std::shared_ptr<void> keep_alive);
+  // status: one for each rank of the world, by world rank.
+  RankContext(FailureRecord* failure, RankStatus* status, int world_size,
+              std::vector<int> world_ranks, int self, std::shared_ptr<void> keep_alive);
   ~RankContext();
   RankContext(const RankContext&) = delete;
   RankContext& operator=(const RankContext&) = delete;
@@ -72,8 +64,16 @@ class RankContext {
   int size() const { return static_cast<int>(world_ranks_.size()); }
   int world_rank(int peer) const { return world_ranks_[static_cast<size_t>(peer)]; }
   int own_world_rank() const { return world_rank(self_); }
-  RankStatus& own_status() { return status_[self_]; }
+  RankStatus& own_status() { return status_of(self_); }
   FailureRecord& failure() { return *failure_; }
+  // "rank 3", with several hosts "rank 3 (host node17)".
+  std::string name_of(int world_rank) const;
+
+  // By world rank; not called where there is one host only.
+  void set_hosts(std::vector<std::string> hosts) { hosts_ = std::move(hosts); }
+  // Brings news from other nodes, asked for while this rank waits.
+  void set_link(std::shared_ptr<NewsLink> link) { link_ = std::move(link); }
+  void end_wait();  // see WaitingScope
 
   // Watch these processes (by rank index): one that ends makes waits throw.
   void watch_processes(const std::vector<int64_t>& process_ids);
@@ -81,12 +81,17 @@ class RankContext {
   void set_spinning(bool on) { spin_ = on; }
 
   // Returns once `signal` of rank `peer` has reached `target`. Throws Error when a rank has failed,
-  // ended or left, or after collective_timeout() seconds; the buffers of this rank are then in
-  // nobody's use any more. `what` names the collective.
+  // ended or left, or check_standstill throws; the buffers of this rank are then in nobody's use
+  // any more. `what` names the collective.
   void wait(Signal& signal, uint32_t target, int peer, const char* what);
 
   // Throws Error if a rank has failed, or `peer` (if >= 0) cannot come any more.
   void check_health(int peer, const char* what);
+
+  // For a rank that has waited in `what` since it made `still`, maybe for `peer` (if >= 0), to call
+  // again and again. Throws Error when no rank of the world has shown a sign of life for
+  // collective_timeout() seconds: as long as one works, what the others wait for may still come.
+  void check_standstill(Standstill& still, int peer, const char* what);
 
   // Throws Error: `bytes` of the memory of `peer` could not be read, with this errno. Where it has
   // failed or ended it says that instead; the kernel takes a process's memory before it tells.
@@ -101,14 +106,20 @@ class RankContext {
 
  private:
   bool failure_seen() const { return failure_->rank.load(std::memory_order_acquire) >= 0; }
-  std::string describe(int peer) const;
+  RankStatus& status_of(int peer) const { return status_[world_rank(peer)]; }
+  // With what it does, or did last.
+  std::string describe(int world_rank) const;
+  // Those that keep the others waiting, as far as can be known.
+  std::vector<int> suspects(int peer) const;
   void check_processes(const char* what);
   void wait_slowly(Signal& signal, uint32_t target, int peer, const char* what);
-  [[noreturn]] void fail_timeout(int peer, const char* what, double seconds);
 
   FailureRecord* failure_;
-  RankStatus* status_;
+  RankStatus* status_;  // [world_size_]
+  int world_size_;
   std::vector<int> world_ranks_;
+  std::vector<std::string> hosts_;
+  std::shared_ptr<NewsLink> link_;
   int self_;
   bool spin_ = true;
   std::vector<int> process_fds_;
@@ -130,8 +141,18 @@ class BusyScope {
   RankContext& context_;
 };
 
-// The status that set_progress_note writes: the calling thread's own, else the process's (the first
-// one bound, as long as its context lives).
-void bind_progress_note(RankStatus* status, bool whole_process);
+// For as long as a rank waits for others: what it shows them.
+class WaitingScope {
+ public:
+  WaitingScope(RankContext& context, const char* what) : context_(context) {
+    context_.own_status().waits_in.set(what);
+  }
+  ~WaitingScope() { context_.end_wait(); }
+  WaitingScope(const WaitingScope&) = delete;
+  WaitingScope& operator=(const WaitingScope&) = delete;
+
+ private:
+  RankContext& context_;
+};
 
 }  // namespace adagate

@@ -70,6 +70,7 @@ void SharedGroup::compare(const CallRecord& mine, const CallRecord& theirs, int 
 }
 
 void SharedGroup::meet(const CallRecord& record) {
+  context_->own_status().beat();
   own().calls[meetings_ & 1] = record;
   own().arrived.raise(++points_);
   wait_all(&RankBoard::arrived, points_, record.call);

@@ -130,10 +130,10 @@ void run_rank(int rank, std::shared_ptr<World> world,
   auto ranks = static_cast<int>(world->boards.size());
   std::vector<int> everyone(static_cast<size_t>(ranks));
   for (int r = 0; r < ranks; ++r) everyone[static_cast<size_t>(r)] = r;
-  auto context =
-      std::make_shared<RankContext>(&world->failure, world->status.data(), everyone, rank, world);
+  auto context = std::make_shared<RankContext>(&world->failure, world->status.data(), ranks,
+                                               everyone, rank, world);
   context->set_spinning(ranks <= static_cast<int>(std::thread::hardware_concurrency()));
-  bind_progress_note(&context->own_status(), false);
+  bind_status(&context->own_status(), false);
   use_core_share(ranks);
   try {
     auto group = std::make_shared<SharedGroup>(context, world->boards.data(), everyone, rank,
@@ -152,7 +152,7 @@ void run_rank(int rank, std::shared_ptr<World> world,
       world->first_error = std::current_exception();
   }
   context->own_status().left.store(1, std::memory_order_release);
-  bind_progress_note(nullptr, false);
+  bind_status(nullptr, false);
 }
 
 }  // namespace

@@ -5,8 +5,10 @@
 
 namespace adagate {
 
-// Seconds a collective waits for a rank before it throws Error naming that rank; 600 at the start.
-// A rank that has ended or aborted is noticed at once, whatever this says.
+// Seconds without a sign of life from any rank after which a collective that waits throws Error and
+// names the ranks that it waits for, their hosts and notes; 600 at the start, 0: never. Signs of
+// life are collectives, notes and beat() (core/base/heartbeat.h). A rank that has ended or aborted
+// is noticed at once, whatever this says.
 void set_collective_timeout(double seconds);
 double collective_timeout();
 

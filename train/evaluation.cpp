@@ -1,6 +1,7 @@
 #include "train/evaluation.h"
 
 #include "core/autograd/tape.h"
+#include "core/base/heartbeat.h"
 #include "train/training_step.h"
 
 namespace adagate {
@@ -13,6 +14,7 @@ EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh
   if (routing) routing->begin(pass.batches(), false);
   for (int64_t b = 0; b < pass.batches(); ++b) {
     if (stop && mesh.world->max<int64_t>(stop())) return {.stopped = true};
+    beat();
     Batch batch = pass.batch(b);
     ForwardContext context = make_context(batch, 0, 0, false);
     context.routing = routing;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/base/heartbeat.h"
 #include "core/base/rng.h"
 
 namespace adagate {
@@ -63,6 +64,7 @@ std::vector<int32_t> generate(Decoder& model, const std::vector<int32_t>& prompt
   // Tokens of `text` from `fed` on have not been seen by the model yet.
   size_t fed = text.size() > static_cast<size_t>(context) ? text.size() - context : 0;
   while (static_cast<int64_t>(fresh.size()) < options.tokens) {
+    beat();
     int64_t waiting = static_cast<int64_t>(text.size() - fed);
     if (caches.front().length + waiting > context) {
       caches = model.make_caches();

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/base/heartbeat.h"
 #include "core/base/phase_timer.h"
 
 namespace adagate {
@@ -79,6 +80,7 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
   double scale = result.targets > 0 ? 1.0 / static_cast<double>(result.targets) : 0.0;
   double sum = 0;
   for (size_t m = 0; m < micro_batches.size(); ++m) {
+    beat();
     routing_.begin_micro_batch(static_cast<int64_t>(m));
     sum += forward_backward(micro_batches[m], step, scale, m + 1 == micro_batches.size());
   }

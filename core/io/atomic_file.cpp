@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/heartbeat.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -68,9 +69,12 @@ AtomicFile::~AtomicFile() {
 void AtomicFile::write(const void* data, size_t bytes) {
   const char* p = static_cast<const char*>(data);
   while (bytes > 0) {
-    ssize_t n = ::write(fd_, p, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_to_write(path_, errno);
+    constexpr size_t kPiece = 64 << 20;  // a slow disk takes seconds for it, not minutes
+    ssize_t n = ::write(fd_, p, std::min(bytes, kPiece));
+    int error = errno;
+    beat();
+    if (n < 0 && error == EINTR) continue;
+    if (n < 0) fail_to_write(path_, error);
     p += n;
     bytes -= static_cast<size_t>(n);
   }

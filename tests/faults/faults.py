@@ -55,6 +55,23 @@ FAULTS = [
           "layer.assignments() / static_cast<double>(load.size())",
           "layer.sums.tokens / static_cast<double>(load.size())", "^moe$"),
 
+    # Waiting for ranks that work, hang, or have ended.
+    Fault("waiting: a rank at work is given up", "parallel/rank_context.cpp",
+          "if (beats != still.beats) {", "if (still.since == 0) {", "^parallel$", True),
+    Fault("waiting: 0 gives up at once", "parallel/rank_context.cpp",
+          "if (bound == 0 || seconds <= bound) return;", "if (seconds <= bound) return;",
+          "^parallel$"),
+    Fault("waiting: the ranks that wait are blamed, not the one that hangs",
+          "parallel/rank_context.cpp", "if (!working.empty()) return working;\n", "",
+          "^parallel$"),
+    Fault("reading a peer that has ended blames its memory", "parallel/rank_context.cpp",
+          "      check_health(peer, what);\n      timespec nap", "      timespec nap",
+          "^parallel$"),
+    Fault("start: the clock runs on over all stages", "parallel/start_guard.cpp",
+          "over_ || stages_ != seen;", "over_;", "^parallel$"),
+    Fault("start: ranks of one host are a pair of hosts", "parallel/hello.cpp",
+          "if (a != b) pairs.insert", "pairs.insert", "^parallel$"),
+
     # Dispatch, combine, exchange.
     Fault("dispatch: send and receive counts swapped in backward", "moe/dispatcher.cpp",
           "dx.add(exchange(dy, recv_rows, send_rows, *group));",

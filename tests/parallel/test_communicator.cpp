@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/base/heartbeat.h"
 #include "parallel/agree.h"
 #include "parallel/mesh.h"
 #include "parallel/rank_context.h"
@@ -272,6 +273,41 @@ TEST_CASE("thread communicator: waiting for a rank that hangs ends at the timeou
   });
   set_collective_timeout(before);
   CHECK(contains(message, "for rank 1 (last at: step 3, data) in barrier"));
+}
+
+TEST_CASE("thread communicator: a rank at work is waited for, however long it takes") {
+  double before = collective_timeout();
+  set_collective_timeout(1);
+  CHECK_NOTHROW(run_ranks(3, [&](std::shared_ptr<Communicator> c) {
+    auto upper = c->split(c->rank() > 0, 0), lower = c->split(c->rank() < 2, 0);
+    for (int i = 0; c->rank() == 2 && i < 13; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      beat();
+    }
+    // Rank 0 waits for rank 1, which waits for rank 2.
+    if (c->rank() > 0) upper->barrier();
+    if (c->rank() < 2) lower->barrier();
+  }));
+  set_collective_timeout(0);  // for ever
+  CHECK_NOTHROW(run_ranks(2, [&](std::shared_ptr<Communicator> c) {
+    if (c->rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    c->barrier();
+  }));
+  set_collective_timeout(before);
+}
+
+TEST_CASE("thread communicator: ranks that all wait are named with the calls that they wait in") {
+  double before = collective_timeout();
+  set_collective_timeout(0.3);
+  auto message = failure_of(4, [](std::shared_ptr<Communicator> c) {
+    auto half = c->split(c->rank() / 2, 0);
+    set_progress_note(fmt::format("part {}", c->rank()));
+    if (c->rank() == 0) half->barrier();
+    if (c->rank() == 1) c->barrier();
+    if (c->rank() > 1) half->sum<int64_t>(1), c->barrier();
+  });
+  set_collective_timeout(before);
+  CHECK_THAT(message, Contains("waits in barrier)") && Contains("last at: part "));
 }
 
 TEST_CASE("mesh: expert and replica groups of four ranks") {

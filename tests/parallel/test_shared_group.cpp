@@ -47,9 +47,9 @@ std::string failure_beside(int64_t milliseconds) {
   }
   FailureRecord failure;
   RankStatus status[2];
-  status[1].set_note("step 7, sums");
+  status[1].note.set("step 7, sums");
   auto context =
-      std::make_shared<RankContext>(&failure, status, std::vector<int>{0, 1}, 0, nullptr);
+      std::make_shared<RankContext>(&failure, status, 2, std::vector<int>{0, 1}, 0, nullptr);
   context->watch_processes({getpid(), peer});
   auto boards = std::make_unique<RankBoard[]>(2);
   boards[1].calls[1] = {Call::broadcast, DType::u8, ReduceOp::sum, 0, 1, kBytes, {}};
@@ -83,7 +83,8 @@ struct GuardedBoard {
 TEST_CASE("shared group: what is just small enough for the board does not run over it") {
   FailureRecord failure;
   RankStatus status[1];
-  auto context = std::make_shared<RankContext>(&failure, status, std::vector<int>{0}, 0, nullptr);
+  auto context =
+      std::make_shared<RankContext>(&failure, status, 1, std::vector<int>{0}, 0, nullptr);
   auto guarded = std::make_unique<GuardedBoard>();
   SharedGroup group(context, &guarded->board, {0}, 0, std::make_shared<OwnMemory>(), nullptr);
   for (int64_t bytes = RankBoard::kEagerBytes - 20; bytes <= RankBoard::kEagerBytes + 1; ++bytes)

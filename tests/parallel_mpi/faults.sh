@@ -52,6 +52,10 @@ for n in 2 4; do
   expect "a rank notes its failure, messages only, $n ranks" 7 'rank 1 failed: the disk is full' \
          "${run[@]}" note_plain
   expect "a rank hangs, $n ranks" '*' 'for rank 1 (last at: step 50, sums)' "${run[@]}" hang
+  expect "a rank hangs, messages only, $n ranks" '*' 'for rank 1 (last at: step ' \
+         "${run[@]}" hang_plain
+  expect "a rank works long, $n ranks" 0 'waited for rank 1' "${run[@]}" work
+  expect "a rank works long, messages only, $n ranks" 0 'waited for rank 1' "${run[@]}" work_plain
   expect "a rank leaves, $n ranks" 1 'rank 1 has finished and left' "${run[@]}" leave
   expect "a rank is killed, $n ranks" '*' 'on signal 9' "${run[@]}" kill
   expect_unwatched "a rank is killed unnoticed" $n

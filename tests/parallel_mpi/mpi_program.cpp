@@ -1,7 +1,7 @@
 // The program that the MPI tests start under mpirun: the communicator suite, faults on purpose, and
 // the bandwidth of sums.
-//   mpi_program suite | plain | throw | throw_plain | note_plain | kill | hang | leave |
-//     bench
+//   mpi_program suite | plain | throw | throw_plain | note_plain | kill | hang | hang_plain |
+//     work | work_plain | leave | bench
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/base/heartbeat.h"
 #include "parallel/mpi_calls.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/mpi_session.h"
@@ -105,6 +106,17 @@ void note_plain(Communicator& world) {
   }
 }
 
+// Rank 1 is at work for longer than the others would wait for one that hangs.
+void work_long(Communicator& world) {
+  set_collective_timeout(1);
+  for (int i = 0; world.rank() == 1 && i < 15; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    beat();
+  }
+  world.barrier();
+  if (world.rank() == 0) std::printf("waited for rank 1\n");
+}
+
 // Median seconds of `body` on the slowest rank.
 double median_time(Communicator& world, int repeats, const std::function<void()>& body) {
   std::vector<double> times;
@@ -184,9 +196,15 @@ void run(MpiSession& session, const std::string& mode) {
     return mode == "throw_plain" ? throw_plain(*plain) : note_plain(*plain);
   }
   if (mode == "kill") with_fault(world, [] { kill(getpid(), SIGKILL); });
-  if (mode == "hang") {
+  auto hang = [](Communicator& ranks) {
     set_collective_timeout(2);
-    with_fault(world, [] { std::this_thread::sleep_for(std::chrono::seconds(20)); });
+    with_fault(ranks, [] { std::this_thread::sleep_for(std::chrono::seconds(20)); });
+  };
+  if (mode == "hang") hang(world);
+  if (mode == "work") return work_long(world);
+  if (mode == "hang_plain" || mode == "work_plain") {
+    auto plain = session.make_world({.shared_memory = false, .copy_from_peers = false});
+    return mode == "hang_plain" ? hang(*plain) : work_long(*plain);
   }
   if (mode == "leave" && world.rank() != 1) world.barrier();
   if (mode == "leave") return;

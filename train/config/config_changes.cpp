@@ -76,6 +76,8 @@ const std::vector<Keys>& table() {
         "model.initializer_range",
         "parallel.expert",
         "parallel.threads",
+        "parallel.timeout",
+        "parallel.start_timeout",
         "data.tokenizer",
         "data.train",
         "data.prefetch",

@@ -15,7 +15,9 @@ namespace adagate {
 
 struct ParallelConfig {
   int64_t expert = 1;
-  int64_t threads = 0;  // 0: the cores of the machine over its ranks
+  int64_t threads = 0;        // 0: the cores of the machine over its ranks
+  double timeout = 600;       // seconds; 0: none
+  double start_timeout = 60;  // seconds; 0: none
 
   template <class V, class Self>
   static void visit(V& v, Self& s) {
@@ -25,6 +27,14 @@ struct ParallelConfig {
             between(1, 65536));
     v.field("threads", s.threads, "OpenMP threads per rank; 0: the machine's cores / its ranks",
             between(0, 4096));
+    v.field("timeout", s.timeout,
+            "seconds without a sign of life from any rank after which those that wait give up and "
+            "name the ones that they wait for; a rank at work shows it, however long it takes; 0: "
+            "wait for ever",
+            between(0.0, 1e9));
+    v.field("start_timeout", s.start_timeout,
+            "seconds for the ranks to start and to reach each other; 0: no bound",
+            between(0.0, 1e9));
   }
 };
 
