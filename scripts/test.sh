@@ -8,7 +8,8 @@ usage() {
   cat <<'USAGE'
 usage: scripts/test.sh [--full] [--no-install] [--filter REGEX]
   --full          the long forms: all tests under the sanitizers, minutes of fuzzing, 100 kills,
-                  a million random strings, every planted fault (hours on a small machine)
+                  a million random strings, simulated hosts, every planted
+                  fault (hours on a small machine)
   --no-install    install nothing; fail when something is missing
   --filter REGEX  build all, then run only the tests whose name matches (see ctest -R)
 USAGE
@@ -97,6 +98,13 @@ compare_tokenizers() {
     --gpt2 "$data/tokenizers/gpt2" --files "${files[@]}" --random 1000000 --every-code-point
 }
 
+# stage_unless REASON NAME CMD...: skips the stage where there is a reason.
+stage_unless() {
+  local reason=$1 name=$2
+  shift 2
+  if [ -n "$reason" ]; then skip "$name" "$reason"; else stage "$name" "$@"; fi
+}
+
 # sanitize PRESET CTEST_REGEX [TARGETS]: builds the test programs and runs those that match.
 sanitize() {
   local preset=$1 regex=$2
@@ -146,6 +154,8 @@ if [ $full = yes ]; then
   else
     stage "tokenizer beside Hugging Face's" compare_tokenizers
   fi
+  stage_unless "$(python3 -B tests/hosts/hosts_test.py --reason)" "simulated hosts" \
+    python3 -B tests/hosts/hosts_test.py build/cpu-release/bin/{adagate,mpi_program}
   stage "planted faults" python3 -B scripts/mutation_test.py --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan .
   stage "thread sanitizer" sanitize cpu-tsan "$thread_rank_tests"
