@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fmt/ranges.h>
+#include <span>
 
 #include "core/base/error.h"
 #include "train/config/config_tree.h"
@@ -10,93 +11,92 @@
 namespace adagate {
 namespace {
 
+constexpr std::string_view kIdentityKeys[] = {"seed",
+                                              "model.family",
+                                              "model.layers",
+                                              "model.width",
+                                              "model.heads",
+                                              "model.kv_heads",
+                                              "model.feed_forward",
+                                              "model.context",
+                                              "model.vocabulary",
+                                              "model.positions",
+                                              "model.rotary_base",
+                                              "model.norm",
+                                              "model.norm_epsilon",
+                                              "model.activation",
+                                              "model.bias",
+                                              "model.tie_embeddings",
+                                              "moe.experts",
+                                              "moe.every",
+                                              "moe.expert_feed_forward",
+                                              "data.validation_share",
+                                              "data.shuffle",
+                                              "data.keep_last_batch",
+                                              "train.batch"};
+
+constexpr std::string_view kComputationKeys[] = {"precision",
+                                                 "model.dropout",
+                                                 "model.attention_dropout",
+                                                 "moe.gate.policy",
+                                                 "moe.gate.k",
+                                                 "moe.gate.threshold",
+                                                 "moe.gate.normalize",
+                                                 "moe.gate.combine",
+                                                 "moe.gate.k_max",
+                                                 "moe.gate.two_expert_share",
+                                                 "moe.balance.loss",
+                                                 "moe.balance.coefficient",
+                                                 "moe.balance.z_coefficient",
+                                                 "moe.balance.scope",
+                                                 "data.validation",
+                                                 "train.evaluate_samples",
+                                                 "train.optimizer.name",
+                                                 "train.optimizer.learning_rate",
+                                                 "train.optimizer.beta1",
+                                                 "train.optimizer.beta2",
+                                                 "train.optimizer.epsilon",
+                                                 "train.optimizer.weight_decay",
+                                                 "train.optimizer.clip_norm",
+                                                 "train.schedule.warmup",
+                                                 "train.schedule.decay",
+                                                 "train.schedule.final_ratio"};
+
+// The texts that data.tokenizer and data.train name are compared by their content.
+constexpr std::string_view kHarmlessKeys[] = {"output",
+                                              "log_level",
+                                              "model.preset",
+                                              "model.initializer_range",
+                                              "parallel.expert",
+                                              "parallel.threads",
+                                              "parallel.timeout",
+                                              "parallel.start_timeout",
+                                              "data.tokenizer",
+                                              "data.train",
+                                              "data.prefetch",
+                                              "train.length",
+                                              "train.accumulation",
+                                              "train.activation_checkpointing",
+                                              "train.stop_at_loss",
+                                              "train.evaluate_every",
+                                              "train.log_every",
+                                              "train.peak_gflops",
+                                              "train.schedule.on_length_change",
+                                              "checkpoint.every",
+                                              "checkpoint.keep",
+                                              "checkpoint.save_at_end",
+                                              "checkpoint.initial_weights"};
+
+constexpr std::string_view kStartKeys[] = {"checkpoint.resume"};
+
 struct Keys {
   KeyRole role;
-  std::vector<std::string_view> keys;
+  std::span<const std::string_view> keys;
 };
-
-const std::vector<Keys>& table() {
-  static const std::vector<Keys> kTable = {
-      {KeyRole::identity,
-       {"seed",
-        "model.family",
-        "model.layers",
-        "model.width",
-        "model.heads",
-        "model.kv_heads",
-        "model.feed_forward",
-        "model.context",
-        "model.vocabulary",
-        "model.positions",
-        "model.rotary_base",
-        "model.norm",
-        "model.norm_epsilon",
-        "model.activation",
-        "model.bias",
-        "model.tie_embeddings",
-        "moe.experts",
-        "moe.every",
-        "moe.expert_feed_forward",
-        "data.validation_share",
-        "data.shuffle",
-        "data.keep_last_batch",
-        "train.batch"}},
-      {KeyRole::computation,
-       {"precision",
-        "model.dropout",
-        "model.attention_dropout",
-        "moe.gate.policy",
-        "moe.gate.k",
-        "moe.gate.threshold",
-        "moe.gate.normalize",
-        "moe.gate.combine",
-        "moe.gate.k_max",
-        "moe.gate.two_expert_share",
-        "moe.balance.loss",
-        "moe.balance.coefficient",
-        "moe.balance.z_coefficient",
-        "moe.balance.scope",
-        "data.validation",
-        "train.evaluate_samples",
-        "train.optimizer.name",
-        "train.optimizer.learning_rate",
-        "train.optimizer.beta1",
-        "train.optimizer.beta2",
-        "train.optimizer.epsilon",
-        "train.optimizer.weight_decay",
-        "train.optimizer.clip_norm",
-        "train.schedule.warmup",
-        "train.schedule.decay",
-        "train.schedule.final_ratio"}},
-      // The texts that data.tokenizer and data.train name are compared by their content.
-      {KeyRole::harmless,
-       {"output",
-        "log_level",
-        "model.preset",
-        "model.initializer_range",
-        "parallel.expert",
-        "parallel.threads",
-        "parallel.timeout",
-        "parallel.start_timeout",
-        "data.tokenizer",
-        "data.train",
-        "data.prefetch",
-        "train.length",
-        "train.accumulation",
-        "train.activation_checkpointing",
-        "train.stop_at_loss",
-        "train.evaluate_every",
-        "train.log_every",
-        "train.peak_gflops",
-        "train.schedule.on_length_change",
-        "checkpoint.every",
-        "checkpoint.keep",
-        "checkpoint.save_at_end",
-        "checkpoint.initial_weights"}},
-      {KeyRole::start, {"checkpoint.resume"}},
-  };
-  return kTable;
-}
+constexpr Keys kRoles[] = {{KeyRole::identity, kIdentityKeys},
+                           {KeyRole::computation, kComputationKeys},
+                           {KeyRole::harmless, kHarmlessKeys},
+                           {KeyRole::start, kStartKeys}};
 
 // The same run with what 0 and `auto` stand for.
 RunConfig filled(RunConfig c) {
@@ -126,14 +126,14 @@ KeyRole role_in(const RunConfig& before, const RunConfig& now, const std::string
 }  // namespace
 
 KeyRole role_of(std::string_view key) {
-  for (const Keys& row : table())
+  for (const Keys& row : kRoles)
     if (std::find(row.keys.begin(), row.keys.end(), key) != row.keys.end()) return row.role;
   return KeyRole::computation;
 }
 
 std::vector<std::string_view> keys_with_role() {
   std::vector<std::string_view> all;
-  for (const Keys& row : table()) all.insert(all.end(), row.keys.begin(), row.keys.end());
+  for (const Keys& row : kRoles) all.insert(all.end(), row.keys.begin(), row.keys.end());
   return all;
 }
 
