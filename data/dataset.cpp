@@ -26,6 +26,7 @@ Sample TokenDataset::get(int64_t id) const {
   Sample sample;
   sample.ids.resize(length + 1);
   view_.read(first, sample.ids);
+  if (file_) file_->check_same();
   for (int32_t token : sample.ids)
     check(
         token >= 0 && token < view_.vocabulary(),

@@ -7,14 +7,13 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "core/base/error.h"
 #include "core/base/heartbeat.h"
 #include "core/io/atomic_file.h"
+#include "core/io/file_kind.h"
 #include "core/io/safetensors.h"
 
 namespace adagate {
@@ -48,6 +47,8 @@ T load(const std::byte* at) {
 TokenView::TokenView(std::span<const std::byte> bytes, std::string name)
     : bytes_(bytes), name_(std::move(name)) {
   check(!bytes.empty(), "token file {}: is empty; {}", name_, kRemedy);
+  check_no_lfs_pointer({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
+                       "token file " + name_);
   size_t magic_size = std::min(bytes.size(), sizeof kMagic);
   check(std::memcmp(bytes.data(), kMagic, magic_size) == 0,
         "token file {}: is no token file; tokenize text with 'adagate tokenize' first", name_);
@@ -100,10 +101,14 @@ void TokenView::read(int64_t first, std::span<int32_t> to) const {
   }
 }
 
-void TokenView::verify() const {
+bool TokenView::matches_checksums() const {
   const auto* payload = reinterpret_cast<const char*>(bytes_.data()) + kHeaderSize;
-  uint64_t hash = checksum_bytes({payload, bytes_.size() - kHeaderSize});
-  check(hash == header_.payload_hash, "token file {}: the tokens are damaged (checksum); {}", name_,
+  return std::memcmp(bytes_.data(), &header_, kHeaderSize) == 0 &&
+         checksum_bytes({payload, bytes_.size() - kHeaderSize}) == header_.payload_hash;
+}
+
+void TokenView::verify() const {
+  check(matches_checksums(), "token file {}: the tokens are damaged (checksum); {}", name_,
         kRemedy);
   std::vector<int32_t> block(static_cast<size_t>(std::min<int64_t>(1 << 16, size())));
   for (int64_t first = 0; first < size(); first += static_cast<int64_t>(block.size())) {
@@ -126,32 +131,27 @@ void TokenView::check_tokenizer(const Tokenizer& tokenizer) const {
       tokenizer.vocabulary_size(), tokenizer.hash());
 }
 
-struct TokenFile::Mapping {
-  void* data = MAP_FAILED;
-  size_t size = 0;
-  ~Mapping() {
-    if (data != MAP_FAILED) munmap(data, size);
-  }
-};
-
 TokenFile::TokenFile(const std::string& path) {
-  int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  check(file >= 0, "token file {}: cannot be opened ({}); 'adagate tokenize' makes it", path,
-        std::strerror(errno));
-  auto mapping = std::make_unique<Mapping>();
-  struct stat status {};
-  bool regular = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
-  mapping->size = regular ? static_cast<size_t>(status.st_size) : 0;
-  if (mapping->size > 0)
-    mapping->data = mmap(nullptr, mapping->size, PROT_READ, MAP_SHARED, file, 0);
-  int error = errno;
-  close(file);
-  check(regular, "token file {}: is not a regular file", path);
-  check(mapping->size == 0 || mapping->data != MAP_FAILED, "token file {}: cannot be mapped ({})",
-        path, std::strerror(error));
-  const auto* data = static_cast<const std::byte*>(mapping->data);
-  view_ = TokenView({data, mapping->size}, path);
-  mapping_ = std::move(mapping);
+  if (access(path.c_str(), R_OK) != 0) {
+    fail("token file {}: cannot be opened ({}); 'adagate tokenize' makes it", path,
+         std::strerror(errno));
+  }
+  mapping_ = named("token file", [&] { return std::make_unique<const MappedFile>(path); });
+  view_ = TokenView(std::as_bytes(mapping_->bytes()), path);
+  mapping_->check_intact();
+}
+
+void TokenFile::check_same() const {
+  mapping_->check_intact();
+  if (mapping_->unchanged()) return;
+  // Touched or written once more, it may still hold the same.
+  bool same = view_.matches_checksums();
+  mapping_->check_intact();
+  check(same,
+        "token file {}: was changed while it was in use; start again once it is whole, and replace "
+        "files in use by renaming (mv), not in place (cp, >)",
+        view_.name());
+  mapping_->accept_change();
 }
 
 bool is_token_file(const std::string& path) {

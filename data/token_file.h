@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/io/mapped_file.h"
 #include "data/tokenizer.h"
 
 namespace adagate {
@@ -54,6 +55,8 @@ class TokenView {
   // Copies tokens [first, first + to.size()). Throws Error if they are not all there.
   void read(int64_t first, std::span<int32_t> to) const;
 
+  // Whether the bytes are those that the header was made for.
+  bool matches_checksums() const;
   // Reads the whole file once: payload checksum, every id below the vocabulary. Throws Error.
   void verify() const;
   // Throws Error unless the file was written with this tokenizer.
@@ -73,11 +76,14 @@ class TokenFile {
   ~TokenFile();
   TokenFile(TokenFile&&) noexcept;
   TokenFile& operator=(TokenFile&&) noexcept;
+  // After reading from it, check_same().
   const TokenView& view() const { return view_; }
+  // Throws Error if what was read may not be what the file held when it was opened: it was cut,
+  // could not be read, or holds something else now. One system call while nothing has changed.
+  void check_same() const;
 
  private:
-  struct Mapping;
-  std::unique_ptr<const Mapping> mapping_;
+  std::unique_ptr<const MappedFile> mapping_;
   TokenView view_;
 };
 

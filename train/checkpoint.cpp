@@ -138,7 +138,7 @@ void check_slices(const Manifest& manifest,
       Shape shape = stored.shape;
       if (shape.rank() > 0) shape[0] = slice.count;
       check(entry.shape == shape && entry.dtype == stored.dtype,
-            "{}: {} is {} {}, the manifest says {} {}", file, slice.key, name_of(entry.dtype),
+            "{}: {} is {} {}, the manifest says {} {}", file, slice.key, entry.type,
             entry.shape.str(), name_of(stored.dtype), shape.str());
     }
   }

@@ -6,13 +6,12 @@
 #include <fcntl.h>
 #include <fstream>
 #include <sstream>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
 #include "core/base/error.h"
 #include "core/base/heartbeat.h"
+#include "core/io/file_kind.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -120,7 +119,9 @@ std::string read_text_file(const fs::path& path, std::string_view what) {
   std::ostringstream text;
   text << in.rdbuf();
   check(in.good(), "can't read {} {}", what, path.string());
-  return std::move(text).str();
+  std::string content = std::move(text).str();
+  check_no_lfs_pointer(content, fmt::format("{} {}", what, path.string()));
+  return content;
 }
 
 std::vector<fs::path> make_directories(const fs::path& path) {
@@ -147,25 +148,6 @@ void sync_directory(const fs::path& path) {
   if (fd < 0) return;  // nothing to flush on file systems that can't open directories
   fsync(fd);
   close(fd);
-}
-
-MappedFile::MappedFile(const fs::path& path) {
-  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  int opening = errno;
-  if (fd < 0) fail("can't read {}: {}", path.string(), std::strerror(opening));
-  struct stat info = {};
-  bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
-  size_ = regular ? static_cast<size_t>(info.st_size) : 0;
-  void* data = size_ ? mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0) : nullptr;
-  int error = errno;
-  close(fd);
-  check(regular, "can't read {}: it is not a regular file", path.string());
-  if (data == MAP_FAILED) fail("can't map {}: {}", path.string(), std::strerror(error));
-  data_ = data;
-}
-
-MappedFile::~MappedFile() {
-  if (data_) munmap(data_, size_);
 }
 
 }  // namespace adagate

@@ -3,7 +3,6 @@
 
 #include <filesystem>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,19 +54,5 @@ void sync_directory(const std::filesystem::path& path);
 [[noreturn]] void fail_to_write(const std::filesystem::path& path, int error);
 // A remedy for errno in a write: "the disk is full: free some space", "read-only file system: ...".
 std::string write_remedy(int error);
-
-// A file mapped into memory, read-only.
-class MappedFile {
- public:
-  explicit MappedFile(const std::filesystem::path& path);  // throws Error naming the path
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  std::span<const char> bytes() const { return {static_cast<const char*>(data_), size_}; }
-
- private:
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
 
 }  // namespace adagate

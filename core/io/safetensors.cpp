@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 #include <xxhash.h>
 
 #include "core/base/heartbeat.h"
+#include "core/io/atomic_file.h"
+#include "core/io/file_kind.h"
 
 namespace adagate {
 namespace {
@@ -13,11 +16,23 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxHeader = size_t{100} << 20;  // the format's own limit
-constexpr struct {
+// All types of the format, with the bits of an element.
+struct Type {
   const char* name;
-  DType dtype;
-} kTypes[] = {{"F32", DType::f32}, {"BF16", DType::bf16}, {"F64", DType::f64},
-              {"I32", DType::i32}, {"I64", DType::i64},   {"U8", DType::u8}};
+  size_t bits;
+  std::optional<DType> dtype;  // none: known, but not computed with
+};
+const Type kTypes[] = {{"F32", 32, DType::f32}, {"BF16", 16, DType::bf16},
+                       {"F64", 64, DType::f64}, {"I32", 32, DType::i32},
+                       {"I64", 64, DType::i64}, {"U8", 8, DType::u8},
+                       {"BOOL", 8, {}},         {"F4", 4, {}},
+                       {"F6_E2M3", 6, {}},      {"F6_E3M2", 6, {}},
+                       {"I8", 8, {}},           {"F8_E5M2", 8, {}},
+                       {"F8_E4M3", 8, {}},      {"F8_E8M0", 8, {}},
+                       {"F8_E4M3FNUZ", 8, {}},  {"F8_E5M2FNUZ", 8, {}},
+                       {"I16", 16, {}},         {"U16", 16, {}},
+                       {"F16", 16, {}},         {"U32", 32, {}},
+                       {"U64", 64, {}},         {"C64", 64, {}}};
 
 const char* type_name(DType t) {
   for (auto& type : kTypes)
@@ -36,34 +51,33 @@ SafetensorsEntry parse_entry(const json& item, const std::string& file, const st
         "{}: tensor {} lacks dtype, shape or data_offsets: the file is damaged or not safetensors",
         file, name);
   SafetensorsEntry entry;
-  auto dtype = item["dtype"].get<std::string>();
-  auto* type =
-      std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& t) { return dtype == t.name; });
-  check(type != std::end(kTypes), "{}: tensor {} has the type {}, which is not supported", file,
-        name, dtype);
-  entry.dtype = type->dtype;
-  std::vector<int64_t> dims;
+  entry.type = item["dtype"].get<std::string>();
+  auto* type = std::find_if(std::begin(kTypes), std::end(kTypes),
+                            [&](auto& t) { return entry.type == t.name; });
+  check(type != std::end(kTypes), "{}: tensor {} has the type {}, which safetensors doesn't know",
+        file, name, entry.type);
   int64_t numel = 1;
   for (const json& d : item["shape"]) {
     check(is_natural(d) && d.get<uint64_t>() < (uint64_t{1} << 40),
           "{}: tensor {} has an impossible shape", file, name);
-    dims.push_back(d.get<int64_t>());
-    check(!__builtin_mul_overflow(numel, dims.back(), &numel),
+    entry.dims.push_back(d.get<int64_t>());
+    check(!__builtin_mul_overflow(numel, entry.dims.back(), &numel),
           "{}: tensor {} has an impossible shape", file, name);
   }
-  check(dims.size() <= Shape::kMaxRank, "{}: tensor {} has {} dimensions, at most {} are supported",
-        file, name, dims.size(), Shape::kMaxRank);
-  entry.shape = Shape(std::span<const int64_t>(dims));
+  if (entry.dims.size() <= Shape::kMaxRank) {
+    entry.dtype = type->dtype;
+    entry.shape = Shape(std::span<const int64_t>(entry.dims));
+  }
   const json& offsets = item["data_offsets"];
   check(is_natural(offsets[0]) && is_natural(offsets[1]), "{}: tensor {} has impossible offsets",
         file, name);
   entry.begin = offsets[0].get<size_t>();
   entry.end = offsets[1].get<size_t>();
-  size_t bytes = 0;
-  bool fits = !__builtin_mul_overflow(static_cast<size_t>(numel), size_of(entry.dtype), &bytes);
-  check(fits && entry.begin <= entry.end && entry.end - entry.begin == bytes,
-        "{}: tensor {} of shape {} and type {} does not match its bytes [{}, {})", file, name,
-        entry.shape.str(), dtype, entry.begin, entry.end);
+  size_t bits = 0;
+  bool fits = !__builtin_mul_overflow(static_cast<size_t>(numel), type->bits, &bits);
+  check(fits && bits % 8 == 0 && entry.begin <= entry.end && entry.end - entry.begin == bits / 8,
+        "{}: tensor {} of shape [{}] and type {} does not match its bytes [{}, {})", file, name,
+        fmt::join(entry.dims, ", "), entry.type, entry.begin, entry.end);
   return entry;
 }
 
@@ -90,12 +104,16 @@ void check_coverage(const SafetensorsHeader& header, size_t data_bytes, const st
 }  // namespace
 
 SafetensorsHeader parse_safetensors(std::span<const char> file, const std::string& name) {
+  check_no_lfs_pointer({file.data(), file.size()}, name);
   check(file.size() >= 8, "{}: {} bytes are too few for a safetensors file", name, file.size());
   uint64_t length = 0;
   std::memcpy(&length, file.data(), 8);
-  check(length <= kMaxHeader && length <= file.size() - 8,
-        "{}: the header claims {} bytes of {}: the file is truncated or not safetensors", name,
-        length, file.size());
+  FileKind kind = file_kind({file.data(), std::min(file.size(), kFileHead)});
+  bool plausible = length <= kMaxHeader && length <= file.size() - 8;
+  bool named = kind.form != FileForm::text && !is_safetensors({file.data(), file.size()});
+  check(plausible || !named, "{}: is {}, not a safetensors file", name, kind.noun);
+  check(plausible, "{}: the header claims {} bytes of {}: the file is truncated or not safetensors",
+        name, length, file.size());
   SafetensorsHeader header;
   header.data_begin = 8 + length;
   std::vector<std::string> seen;
@@ -133,7 +151,9 @@ SafetensorsHeader parse_safetensors(std::span<const char> file, const std::strin
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
-    : path_(path), file_(path), header_(parse_safetensors(file_.bytes(), path.string())) {}
+    : path_(path), file_(path), header_(parse_safetensors(file_.bytes(), path.string())) {
+  file_.check_intact();
+}
 
 const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
   auto it = header_.tensors.find(name);
@@ -148,9 +168,15 @@ std::span<const char> SafetensorsFile::bytes(const std::string& name) const {
 
 Tensor SafetensorsFile::read(const std::string& name) const {
   const SafetensorsEntry& e = entry(name);
-  Tensor t = Tensor::empty(e.shape, e.dtype);
+  check(
+      e.dtype.has_value(),
+      "{}: tensor {} is {} [{}], which this program can't compute with: convert it to F32 or BF16 "
+      "of at most {} dimensions",
+      path_.string(), name, e.type, fmt::join(e.dims, ", "), Shape::kMaxRank);
+  Tensor t = Tensor::empty(e.shape, *e.dtype);
   beat();
   if (e.end > e.begin) std::memcpy(t.raw(), bytes(name).data(), e.end - e.begin);
+  check_intact();
   return t;
 }
 
@@ -189,7 +215,9 @@ uint64_t write_safetensors(const std::filesystem::path& path, std::span<const Na
 
 uint64_t checksum_file(const std::filesystem::path& path) {
   MappedFile file(path);
-  return checksum_bytes(file.bytes());
+  uint64_t checksum = checksum_bytes(file.bytes());
+  file.check_intact();
+  return checksum;
 }
 
 uint64_t checksum_bytes(std::span<const char> bytes) {

@@ -5,17 +5,21 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "core/io/atomic_file.h"
+#include "core/io/mapped_file.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
 
 struct SafetensorsEntry {
-  DType dtype = DType::f32;
+  std::string type;  // the format's name: "F32", "F8_E4M3", ...
+  std::vector<int64_t> dims;
+  // As read() gives it; no dtype: one that the program doesn't compute with, which can't be read.
+  std::optional<DType> dtype;
   Shape shape;
   size_t begin = 0, end = 0;  // bytes from the start of the data
 };
@@ -37,10 +41,13 @@ class SafetensorsFile {
   const std::map<std::string, SafetensorsEntry>& tensors() const { return header_.tensors; }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   bool contains(const std::string& name) const { return header_.tensors.count(name) > 0; }
-  // A copy in memory. Throws Error naming file and tensor when it is not there.
+  // A copy in memory. Throws Error naming file and tensor when it is not there, or of a type that
+  // the program doesn't compute with.
   Tensor read(const std::string& name) const;
-  // The mapped bytes of a tensor, valid while this object lives.
+  // The mapped bytes of a tensor, valid while this object lives; after reading, check_intact().
   std::span<const char> bytes(const std::string& name) const;
+  // Throws Error if the file was cut or failed while its bytes were read.
+  void check_intact() const { file_.check_intact(); }
   const SafetensorsEntry& entry(const std::string& name) const;
   const std::filesystem::path& path() const { return path_; }
 

@@ -11,6 +11,7 @@
 
 #include "core/base/error.h"
 #include "core/io/atomic_file.h"
+#include "core/io/mapped_file.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
 

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
@@ -74,6 +75,47 @@ TEST_CASE("safetensors: the data begins at a multiple of 8 bytes, as the format 
     std::memcpy(&header, bytes_of(scratch("aligned.safetensors")).data(), 8);
     CHECK(header % 8 == 0);
   }
+}
+
+TEST_CASE("safetensors: every type of the format is listed, and refused only when it is read") {
+  struct Case {
+    const char* type;
+    int64_t elements, bytes;
+  };
+  for (auto [type, elements, bytes] :
+       {Case{"BOOL", 8, 8}, {"U8", 8, 8},      {"I8", 8, 8},          {"F8_E4M3", 8, 8},
+        {"F8_E5M2", 8, 8},  {"F8_E8M0", 8, 8}, {"F8_E4M3FNUZ", 8, 8}, {"F8_E5M2FNUZ", 8, 8},
+        {"F4", 16, 8},      {"F6_E2M3", 4, 3}, {"F6_E3M2", 8, 6},     {"I16", 4, 8},
+        {"U16", 4, 8},      {"F16", 4, 8},     {"BF16", 4, 8},        {"I32", 2, 8},
+        {"U32", 2, 8},      {"F32", 2, 8},     {"I64", 1, 8},         {"U64", 1, 8},
+        {"F64", 1, 8},      {"C64", 1, 8}}) {
+    CAPTURE(type);
+    std::string header =
+        fmt::format(R"({{"a":{{"dtype":"{}","shape":[{}],"data_offsets":[0,{}]}},)"
+                    R"("b":{{"dtype":"F32","shape":[1],"data_offsets":[{},{}]}}}})",
+                    type, elements, bytes, bytes, bytes + 4);
+    std::ofstream(scratch("types.safetensors"), std::ios::binary)
+        << with_header(header, std::string(static_cast<size_t>(bytes) + 4, '\0'));
+    SafetensorsFile file(scratch("types.safetensors"));
+    const SafetensorsEntry& entry = file.entry("a");
+    CHECK(entry.type == type);
+    CHECK(entry.dims == std::vector<int64_t>{elements});
+    if (!entry.dtype)
+      CHECK_THROWS_WITH(file.read("a"), Catch::Contains(std::string("a is ") + type));
+    if (entry.dtype) CHECK(file.read("a").shape().numel() == elements);
+    CHECK(file.read("b").shape().numel() == 1);
+  }
+  // Half bytes don't count.
+  CHECK_FALSE(message_of(with_header(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}})",
+                                     std::string(1, 0)))
+                  .empty());
+}
+
+TEST_CASE("safetensors: what is another file is named") {
+  CHECK(message_of("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n") ==
+        "f: is a Git LFS pointer, not the file itself; fetch the file itself with 'git lfs pull'");
+  CHECK(message_of("PK\3\4 and the names of what is in it") ==
+        "f: is a zip archive (also .docx, .npz, PyTorch's .pt), not a safetensors file");
 }
 
 TEST_CASE("safetensors: damaged files are refused with their name") {

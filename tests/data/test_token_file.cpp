@@ -1,10 +1,13 @@
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 #include <xxhash.h>
 
 #include "core/base/error.h"
 #include "core/base/rng.h"
 #include "data/byte_tokenizer.h"
+#include "data/dataset.h"
 #include "data/token_file.h"
 #include "data/tokenize_files.h"
 #include "tests/support/catch.h"
@@ -223,6 +226,43 @@ TEST_CASE("broken token files are refused with the reason") {
   CHECK_THROWS_WITH(TokenFile(folder.path("")), Contains("not a regular file"));
   folder.write("zero.bin", "");
   CHECK_THROWS_WITH(TokenFile(folder.path("zero.bin")), Contains("is empty"));
+}
+
+TEST_CASE("a token file that changes under a data set: what is the same goes on, else an error") {
+  TempFolder folder;
+  // The times of files are told in ticks of some milliseconds.
+  auto rewrite = [&](const std::string& now) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    folder.write("a.tokens", now);
+  };
+  auto write = [&](const std::string& name, int32_t token) {
+    TokenFileWriter writer(folder.path(name), FakeTokenizer(300));
+    writer.append(std::vector<int32_t>(20'000, token));
+    writer.finish();
+    return folder.read(name);
+  };
+  std::string content = write("a.tokens", 5);
+  TokenDataset data(TokenFile(folder.path("a.tokens")), 100);
+  CHECK(data.get(3).ids.at(7) == 5);
+  rewrite(content);  // in place, the same
+  CHECK(data.get(3).ids.at(7) == 5);
+  rewrite(content + "more");  // what was mapped is as it was
+  CHECK(data.get(3).ids.at(7) == 5);
+  rewrite(content);
+
+  std::string cut = content.substr(0, 5000);
+  std::string other = write("b.tokens", 6);
+  std::string damaged = content;
+  damaged[30'000] ^= 1;
+  for (const std::string& now : {other, damaged}) {
+    TokenDataset used(TokenFile(folder.path("a.tokens")), 100);
+    rewrite(now);
+    CHECK_THROWS_WITH(used.get(0), Contains("a.tokens: was changed while it was in use"));
+    folder.write("a.tokens", content);
+  }
+  TokenDataset used(TokenFile(folder.path("a.tokens")), 100);
+  rewrite(cut);
+  CHECK_THROWS_WITH(used.get(150), Contains("a.tokens was cut from"));
 }
 
 TEST_CASE("every token of a file is verified, wherever it lies and however wide it is") {
