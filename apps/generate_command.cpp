@@ -6,7 +6,10 @@
 #include "apps/launch.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
+#include "core/base/counted.h"
+#include "core/base/log.h"
 #include "core/io/atomic_file.h"
+#include "core/io/file_kind.h"
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
@@ -28,8 +31,9 @@ int run(Options options) {
   configure_threads(options.threads);
   MpiSession session(start_options(options.ranks));
   on_all_ranks(*session.world(), [&] {
-    if (!options.prompt_file.empty())
-      options.prompt = read_text_file(options.prompt_file, "prompt file");
+    if (options.prompt_file.empty()) return;
+    options.prompt = read_text_file(options.prompt_file, "prompt file");
+    check_is_text(options.prompt, "prompt file " + options.prompt_file);
   });
   const SamplingOptions& s = options.sampling;
   check_started_alike(session, "generate",
@@ -43,10 +47,17 @@ int run(Options options) {
   check(std::isfinite(options.sampling.temperature), "--temperature is {}: give a number from 0 on",
         options.sampling.temperature);
   check(!options.prompt.empty(), "the prompt is empty: give at least one character");
+  int64_t context = saved.config.model.context;
+  options.sampling.never = ids_without_token(tokenizer, saved.config.model.vocabulary);
+  std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
+  if (static_cast<int64_t>(prompt.size()) > context) {
+    log::info("the prompt has {}, the model sees its last {}", counted(prompt.size(), "token"),
+              context);
+  }
   bool speaks = launch_from_environment().rank == 0;
   if (speaks) print_output(options.prompt);
   // A character may be spread over tokens: its bytes are printed as they come, in order.
-  generate(*saved.model, tokenizer.encode(options.prompt), options.sampling, [&](int32_t token) {
+  generate(*saved.model, prompt, options.sampling, [&](int32_t token) {
     if (speaks) print_output(tokenizer.decode(std::span<const int32_t>(&token, 1)));
   });
   if (speaks) print_output("\n");

@@ -7,9 +7,10 @@
 
 #include "apps/commands.h"
 #include "core/base/error.h"
-#include "core/io/safetensors.h"
+#include "core/io/file_kind.h"
 #include "data/token_file.h"
 #include "train/checkpoint_report.h"
+#include "train/file_report.h"
 #include "train/saved_model.h"
 
 namespace adagate {
@@ -21,34 +22,6 @@ struct Options {
   std::string path;
   std::string tokenizer;
 };
-
-bool starts_with_bytes(const fs::path& path, std::string_view bytes, size_t at = 0) {
-  std::string found(bytes.size(), '\0');
-  std::ifstream file(path, std::ios::binary);
-  file.seekg(static_cast<std::streamoff>(at));
-  return file.read(found.data(), static_cast<std::streamsize>(found.size())) && found == bytes;
-}
-
-std::string describe_tensors(const fs::path& path) {
-  SafetensorsFile file(path);
-  std::string text = fmt::format("{}: tensor file (safetensors)\n", path.string());
-  for (const auto& [key, value] : file.metadata()) text += fmt::format("  {} = {}\n", key, value);
-  int64_t elements = 0, bytes = 0;
-  for (const auto& [name, entry] : file.tensors()) {
-    text += fmt::format("  {:<48} {:<5} {}\n", name, name_of(entry.dtype), entry.shape.str());
-    elements += entry.shape.numel();
-    bytes += static_cast<int64_t>(entry.end - entry.begin);
-  }
-  return text +
-         fmt::format("{} tensors, {} elements, {} bytes\n", file.tensors().size(), elements, bytes);
-}
-
-std::string describe_tokenizer(const std::string& path) {
-  auto tokenizer = load_tokenizer(path);
-  return fmt::format(
-      "{}: tokenizer {}\n  vocabulary   {}\n  end of text  {}\n  hash         {:016x}\n", path,
-      tokenizer->name(), tokenizer->vocabulary_size(), tokenizer->end_of_text(), tokenizer->hash());
-}
 
 std::string describe_token_file(const Options& options) {
   TokenFile file(options.path);
@@ -72,39 +45,49 @@ bool holds_any(const fs::path& directory, std::initializer_list<const char*> nam
                      [&](const char* name) { return fs::exists(directory / name); });
 }
 
-std::string describe_directory(const fs::path& path) {
+std::vector<fs::path> tensor_files_in(const fs::path& directory) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(directory))
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::string describe_directory(const fs::path& path, int& unsound) {
   if (holds_any(path, {"manifest.json", "checkpoints"}) || find_latest(path))
     return checkpoint_report(resolve_checkpoint(path));
-  std::vector<fs::path> tensors;
-  for (const auto& entry : fs::directory_iterator(path))
-    if (entry.path().extension() == ".safetensors") tensors.push_back(entry.path());
-  std::sort(tensors.begin(), tensors.end());
-  std::string text;
-  for (const fs::path& file : tensors) text += describe_tensors(file);
+  std::string text = tensor_files_report(tensor_files_in(path), unsound);
+  fs::path index = path / "model.safetensors.index.json";
+  if (fs::exists(index)) text += json_file_report(index);
   if (!text.empty()) return text;
   check(holds_any(path, {"tokenizer.json", "encoder.json", "vocab.json"}),
         "{}: holds neither a run, nor checkpoints, tensor files or a tokenizer", path.string());
-  return describe_tokenizer(path.string());
+  return tokenizer_report(path);
 }
 
-std::string describe(const Options& options) {
+std::string describe(const Options& options, int& unsound) {
   const fs::path path = options.path;
   check(fs::exists(path), "{}: no such file or directory", options.path);
-  if (fs::is_directory(path)) return describe_directory(path);
+  if (fs::is_directory(path)) return describe_directory(path, unsound);
   check(fs::is_regular_file(path), "{}: is a pipe or a device, not a file", options.path);
   if (path.filename() == "manifest.json")
     return checkpoint_report(path.has_parent_path() ? path.parent_path() : ".");
   if (is_token_file(options.path)) return describe_token_file(options);
-  if (path.extension() == ".safetensors" || starts_with_bytes(path, "{", 8))
-    return describe_tensors(path);
+  std::string head = read_file_head(options.path);
+  check_no_lfs_pointer(head, options.path);
+  if (path.extension() == ".safetensors" || is_safetensors(head)) return tensor_file_report(path);
   bool yaml = path.extension() == ".yaml" || path.extension() == ".yml";
-  check(path.extension() == ".json", "{}: is no token file, tensor file, tokenizer or checkpoint{}",
-        options.path, yaml ? "; 'adagate config' checks a configuration" : "");
-  return describe_tokenizer(options.path);
+  check(!yaml,
+        "{}: is no token file, tensor file, tokenizer or checkpoint; 'adagate config' checks "
+        "a configuration",
+        options.path);
+  return path.extension() == ".json" ? json_file_report(path) : other_file_report(path);
 }
 
 int run(const Options& options) {
-  print_output(describe(options));
+  int unsound = 0;
+  print_output(describe(options, unsound));
+  check(unsound == 0, "{}: of its tensor files {} can't be read, see above", options.path, unsound);
   return 0;
 }
 

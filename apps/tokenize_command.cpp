@@ -20,6 +20,7 @@ struct Options {
   std::vector<std::string> inputs;
   std::string documents = "file";
   bool check = false;
+  bool any_content = false;
 };
 
 // A token file reads back as what the tokenizer makes of the text; says what is in it.
@@ -57,6 +58,7 @@ int run(const Options& options) {
   // Ranks that were given one output by mistake must not write over each other's.
   how.replace = launch_from_environment().ranks == 1;
   how.documents = parse_document_unit(options.documents);
+  how.any_content = options.any_content;
   std::vector<std::string> inputs = options.inputs;
   std::replace(inputs.begin(), inputs.end(), std::string("-"), std::string("/dev/stdin"));
   install_stop_signals();
@@ -78,7 +80,8 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
       program.add_subcommand("tokenize", "Turn text files into a token file for training");
   command
       ->add_option("INPUT", options->inputs,
-                   "Text files, - for standard input (with --check, token files)")
+                   "Text files, also in gzip, zstd or UTF-16; - for standard input (with --check, "
+                   "token files)")
       ->required();
   command
       ->add_option("--tokenizer", options->tokenizer,
@@ -94,6 +97,9 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
       ->check(CLI::IsMember({"file", "paragraph", "line"}))
       ->type_name("UNIT")
       ->capture_default_str();
+  command->add_flag(
+      "--binary", options->any_content,
+      "Take the inputs byte for byte, whatever they hold: unpack and convert nothing");
   command->add_flag("--check", options->check,
                     "Write nothing; verify that token files are whole and of this tokenizer");
   command->footer(
@@ -101,7 +107,8 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
 Examples:
   adagate tokenize data/samples/shakespeare.txt --output shakespeare.tokens
   adagate tokenize train.txt --tokenizer datasets/tokenizers/gpt2 --documents line --output t.tokens
-  zcat corpus.txt.gz | adagate tokenize - --output corpus.tokens
+  adagate tokenize corpus.txt.gz --output corpus.tokens
+  xz -dc corpus.txt.xz | adagate tokenize - --output corpus.tokens
   adagate tokenize --check t.tokens --tokenizer datasets/tokenizers/gpt2
   srun -n 8 sh -c 'adagate tokenize part$SLURM_PROCID.txt --output part$SLURM_PROCID.tokens')");
   command->callback(

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/base/error.h"
+#include "core/io/file_kind.h"
 #include "data/unicode.h"
 
 namespace adagate {
@@ -126,7 +127,9 @@ std::string read_file(const std::filesystem::path& path) {
   text << in.rdbuf();
   check(!in.bad() && !text.str().empty(), "tokenizer file {}: is empty or cannot be read",
         path.string());
-  return std::move(text).str();
+  std::string content = std::move(text).str();
+  check_is_text(std::string_view(content).substr(0, kFileHead), "tokenizer file " + path.string());
+  return content;
 }
 
 void add_end_of_text(BpeDefinition& definition) {

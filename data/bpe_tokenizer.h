@@ -25,6 +25,10 @@ class BpeTokenizer : public Tokenizer {
   uint64_t hash() const override { return hash_; }
   std::vector<int32_t> encode(std::string_view text,
                               const EncodeOptions& options = {}) const override;
+  bool has_token(int32_t id) const override {
+    return id >= 0 && id < vocabulary_size() &&
+           offsets_[static_cast<size_t>(id)] < offsets_[static_cast<size_t>(id) + 1];
+  }
   std::string decode(std::span<const int32_t> ids) const override;
   size_t safe_prefix(std::string_view text) const override;
 

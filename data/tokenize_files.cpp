@@ -1,14 +1,12 @@
 #include "data/tokenize_files.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "core/base/error.h"
 #include "core/base/heartbeat.h"
+#include "data/text_input.h"
 #include "data/token_file.h"
 
 namespace adagate {
@@ -95,18 +93,11 @@ class FileTokenizer {
 };
 
 void FileTokenizer::add_file(const std::string& path, const std::function<void()>& report) {
-  std::ifstream in(path, std::ios::binary);
-  int error = errno;
-  check(in.good(), "text file {}: cannot be opened ({})", path, std::strerror(error));
+  TextInput in(path, {.any_content = options_.any_content, .on_wait = report});
   std::string text;
   size_t wanted = 16 * options_.piece_bytes;
   for (bool last = false; !last;) {
-    size_t have = text.size();
-    text.resize(have + wanted);
-    in.read(text.data() + have, static_cast<std::streamsize>(wanted));
-    text.resize(have + static_cast<size_t>(in.gcount()));
-    check(!in.bad(), "text file {}: reading failed", path);
-    last = in.eof();
+    last = !in.read(text, wanted);
     Block block = options_.documents == DocumentUnit::file
                       ? split_file(text, last, tokenizer_, options_.piece_bytes)
                       : split_lines(text, last, options_.documents == DocumentUnit::paragraph);

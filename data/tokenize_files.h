@@ -21,17 +21,20 @@ struct TokenizeOptions {
   bool replace = true;           // false: an output that exists must hold the same tokens
   bool end_of_text = true;       // append the tokenizer's end_of_text to every document
   size_t piece_bytes = 1 << 20;  // text encoded at once by a thread; never changes the result
+  bool any_content = false;      // take files as they lie, even those that are no text
 };
 
 struct TokenizeProgress {
-  int64_t bytes = 0, total_bytes = 0;
+  int64_t bytes = 0;        // of text, unpacked
+  int64_t total_bytes = 0;  // of the files as they lie
   int64_t tokens = 0, documents = 0;
 };
 
-// Encodes the files in order into `output` (see token_file.h), on all threads, in memory bounded by
-// the longest stretch of text without white space (unit file) or the longest document. Every
-// document's ids are those of encoding it whole. Empty documents are left out. `report` is called
-// now and then and at the end. Throws Error on unreadable input, unwritable output, or no text.
+// Encodes the files, of any form that TextInput reads, in order into `output` (see token_file.h),
+// on all threads, in memory bounded by the longest stretch of text without white space (unit file)
+// or the longest document. Every document's ids are those of encoding it whole. Empty documents are
+// left out. `report` is called now and then and at the end. Throws Error on unreadable input,
+// unwritable output, or no text.
 TokenizeProgress tokenize_files(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
                                 const std::string& output, const TokenizeOptions& options = {},
                                 const std::function<void(const TokenizeProgress&)>& report = {});

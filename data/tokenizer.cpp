@@ -27,6 +27,13 @@ std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer,
   return ids;
 }
 
+std::vector<int32_t> ids_without_token(const Tokenizer& tokenizer, int64_t vocabulary) {
+  std::vector<int32_t> ids;
+  for (int64_t id = 0; id < vocabulary; ++id)
+    if (!tokenizer.has_token(static_cast<int32_t>(id))) ids.push_back(static_cast<int32_t>(id));
+  return ids;
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   if (spec == "byte") return std::make_unique<ByteTokenizer>();
   check(!spec.empty(), "no tokenizer is named: give 'byte' or the path of a GPT-2 style BPE");

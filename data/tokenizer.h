@@ -27,6 +27,8 @@ class Tokenizer {
   virtual uint64_t hash() const = 0;            // of all that decides ids: equal hash, equal ids
   virtual std::vector<int32_t> encode(std::string_view text,
                                       const EncodeOptions& options = {}) const = 0;
+  // Whether `id` stands for some text; a vocabulary may have holes.
+  virtual bool has_token(int32_t id) const { return id >= 0 && id < vocabulary_size(); }
   // Throws Error on an id outside the vocabulary.
   virtual std::string decode(std::span<const int32_t> ids) const = 0;
   // Length of the longest prefix known to encode alike whatever follows it (special tokens not
@@ -38,6 +40,10 @@ class Tokenizer {
 std::vector<std::vector<int32_t>> encode_batch(const Tokenizer& tokenizer,
                                                std::span<const std::string_view> texts,
                                                const EncodeOptions& options = {});
+
+// The ids below `vocabulary`, a model's, that stand for no text: holes, and the padding beyond the
+// tokenizer's own vocabulary.
+std::vector<int32_t> ids_without_token(const Tokenizer& tokenizer, int64_t vocabulary);
 
 // "byte", or the path of a GPT-2 byte-level BPE: a tokenizer.json, or a folder with tokenizer.json,
 // encoder.json + vocab.bpe, or vocab.json + merges.txt. Throws Error naming file and remedy.

@@ -70,7 +70,9 @@ struct ModelConfig {
             between(0, 10000000));
     v.field("context", s.context, "tokens of one sample; positions the model knows",
             between(1, 10000000));
-    v.field("vocabulary", s.vocabulary, "rows of the embedding; 0: the tokenizer's size",
+    v.field("vocabulary", s.vocabulary,
+            "rows of the embedding; 0: the tokenizer's size; rows beyond it take part in the "
+            "loss, where they are never the right answer, and are never drawn by generate",
             between(0, 100000000));
     v.field("positions", s.positions, "how the model sees token order",
             one_of({"learned", "rotary"}));

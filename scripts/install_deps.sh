@@ -19,7 +19,8 @@ USAGE
 # that the project can do without.
 build_packages=(g++ cmake ninja-build "pkg-config|pkgconf" git "ccache?"
   libopenmpi-dev openmpi-bin libeigen3-dev libyaml-cpp-dev libcli11-dev libfmt-dev libspdlog-dev
-  "nlohmann-json3-dev|nlohmann-json-dev" libxxhash-dev "libdnnl-dev|libonednn-dev|libmkldnn-dev?")
+  "nlohmann-json3-dev|nlohmann-json-dev" libxxhash-dev zlib1g-dev libzstd-dev
+  "libdnnl-dev|libonednn-dev|libmkldnn-dev?")
 test_packages=(python3 catch2 "clang-format-14?" "valgrind?" "clang-14|clang?"
   "libclang-rt-14-dev|libclang-rt-dev|libclang-common-14-dev?")
 

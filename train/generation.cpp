@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "core/base/heartbeat.h"
@@ -20,6 +21,9 @@ void check_options(const SamplingOptions& o) {
 
 int32_t sample_token(std::vector<float> logits, const SamplingOptions& options, uint64_t position) {
   check_options(options);
+  for (int32_t id : options.never) {
+    logits.at(static_cast<size_t>(id)) = -std::numeric_limits<float>::infinity();
+  }
   float highest = *std::max_element(logits.begin(), logits.end());
   check(std::isfinite(highest),
         "the model's output is not finite: its weights are damaged or the "

@@ -15,7 +15,8 @@ struct SamplingOptions {
   int64_t top_k = 0;         // draw among the k most probable; 0: all
   double top_p = 1.0;        // draw among the fewest tokens whose probabilities reach p
   uint64_t seed = 1;
-  int32_t stop_token = -1;  // ends the text; -1: none
+  int32_t stop_token = -1;          // ends the text; -1: none
+  std::vector<int32_t> never = {};  // ids that no sampler draws, see ids_without_token()
 };
 
 // Draws one token from logits [vocabulary]; `position` addresses the draw. Throws Error on options

@@ -60,6 +60,9 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
                     "give all ranks the same one");
   ModelConfig& model = saved.config.model;
   if (model.vocabulary == 0) model.vocabulary = saved.tokenizer->vocabulary_size();
+  check(model.vocabulary >= saved.tokenizer->vocabulary_size(),
+        "{}: model.vocabulary is {}, its tokenizer has {} tokens: it is damaged",
+        checkpoint.string(), model.vocabulary, saved.tokenizer->vocabulary_size());
   int64_t expert_parallel =
       saved.config.moe.experts > 0 ? std::gcd<int64_t>(world->size(), saved.config.moe.experts) : 1;
   saved.mesh = make_mesh(std::move(world), static_cast<int>(expert_parallel));

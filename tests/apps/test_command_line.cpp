@@ -160,6 +160,49 @@ TEST_CASE("command line: tokenize spares what is no token file to replace") {
   run_shell("rm -r " + folder);
 }
 
+TEST_CASE("command line: inspect says what a file is, and one bad file hides no other") {
+  std::string folder = "/tmp/adagate_cli_XXXXXX";
+  REQUIRE(::mkdtemp(folder.data()) != nullptr);
+  auto inspect = [&](const std::string& name) {
+    return run_shell("cd " + folder + " && " ADAGATE_PROGRAM " inspect " + name);
+  };
+  run_shell("cd " + folder + R"( && mkdir model &&
+    printf '\104\0\0\0\0\0\0\0' > model/a.safetensors &&
+    printf '%s        123456789012' >> model/a.safetensors \
+      '{"half":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}}' &&
+    printf '%s\n' 'version https://git-lfs.github.com/spec/v1' 'oid sha256:1' 'size 2' \
+      > model/b.safetensors &&
+    printf '%s%s' '{"metadata":{"total_size":24},' \
+      '"weight_map":{"half":"a.safetensors","x":"c.safetensors"}}' \
+      > model/model.safetensors.index.json &&
+    echo '{"model_type":"gpt2","vocab_size":50257}' > model/config.json &&
+    echo 'some text' > text; gzip -k text; printf '\211PNG\r\n\032\n' > image)");
+  Outcome all = inspect("model");
+  CAPTURE(all.output);
+  CHECK(all.status == 1);
+  CHECK(count_of("half", all.output) == 1);
+  CHECK(count_of("F16     [2, 3]", all.output) == 1);
+  CHECK(count_of("model/b.safetensors: is a Git LFS pointer, not the file itself", all.output) ==
+        1);
+  CHECK(count_of("index of a model in 2 shards", all.output) == 1);
+  CHECK(count_of("1 tensor, MISSING beside the index", all.output) == 1);
+  CHECK(count_of("2 tensors, 24 bytes, 1 shard missing", all.output) == 1);
+  CHECK(count_of("adagate: error: model: of its tensor files 1 can't be read", all.output) == 1);
+  CHECK(inspect("model/b.safetensors").output ==
+        "adagate: error: model/b.safetensors: is a Git LFS pointer, not the file itself; fetch the "
+        "file itself with 'git lfs pull'\n");
+  CHECK(inspect("model/config.json").output.find("a model's configuration (Hugging Face)") !=
+        std::string::npos);
+  CHECK(inspect("text").output.find("text: text in UTF-8\n  bytes  10\n") == 0);
+  CHECK(inspect("text.gz").output.find("text.gz: a gzip file\n") == 0);
+  Outcome image = inspect("image");
+  CHECK(image.status == 1);
+  CHECK(image.output ==
+        "adagate: error: image: is no token file, tensor file, tokenizer or "
+        "checkpoint; it is a PNG image\n");
+  run_shell("rm -r " + folder);
+}
+
 TEST_CASE("command line: config prints what it reads again") {
   Outcome outcome = run("config configs/quickstart.yaml --set train.batch=32");
   CHECK(outcome.status == 0);

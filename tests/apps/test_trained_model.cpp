@@ -161,6 +161,22 @@ TEST_CASE("generate: what the model has learnt, up to the end of the text or bey
         "adagate: error: the prompt is empty: give at least one character\n");
 }
 
+TEST_CASE("generate: rows of the vocabulary beyond the tokenizer's are never drawn") {
+  Outcome padded =
+      run(workshop().train("padded", "--set model.vocabulary=2000 --set train.length=1s"));
+  CAPTURE(padded.output);
+  REQUIRE(padded.status == 0);
+  std::string generate = "generate " + workshop().path("padded") + " --prompt a --tokens 60 ";
+  for (std::string options : {"--temperature 100", "--temperature 100 --top-k 1900",
+                              "--temperature 100 --top-p 0.99", "--temperature 0"}) {
+    CAPTURE(options);
+    Outcome outcome = run(generate + "--ignore-end " + options);
+    CAPTURE(outcome.output);
+    CHECK(outcome.status == 0);
+    CHECK(outcome.output.size() >= 62);  // of one byte each, or the end of text's letters
+  }
+}
+
 TEST_CASE("tokenize: what is a document is as asked") {
   workshop().write("parts", "a\nb\n\nc\n");
   std::string file = workshop().path("parts.tokens");

@@ -206,6 +206,18 @@ TEST_CASE("merges go by rank, then from the left, in short and long words") {
   CHECK(apart.encode(text) == expected);
 }
 
+TEST_CASE("ids that stand for no text are told, in the vocabulary and beyond") {
+  BpeDefinition definition = small_definition({});
+  auto size = static_cast<int32_t>(definition.vocabulary.size());
+  definition.vocabulary["far"] = size + 2;  // two holes before it
+  BpeTokenizer tokenizer(definition);
+  CHECK(ids_without_token(tokenizer, size + 3) == std::vector<int32_t>{size, size + 1});
+  CHECK(ids_without_token(tokenizer, size + 5) ==
+        std::vector<int32_t>{size, size + 1, size + 3, size + 4});
+  CHECK(!tokenizer.has_token(-1));
+  CHECK(ids_without_token(*load_tokenizer("byte"), 259) == std::vector<int32_t>{257, 258});
+}
+
 TEST_CASE("special tokens are text unless asked for") {
   auto definition = small_definition({});
   definition.vocabulary["<|endoftext|>"] = 256;

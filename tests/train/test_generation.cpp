@@ -93,6 +93,28 @@ TEST_CASE("sampling: temperature 0 takes the most probable token, the seed decid
   CHECK_THROWS_WITH(sample_token({NAN, NAN}, {.temperature = 0}, 0), Catch::Contains("not finite"));
 }
 
+TEST_CASE("sampling: ids without a token are drawn by no sampler") {
+  const std::vector<float> logits = {0.5f, 9.0f, -1.0f, 1.5f, 0.5f, 8.0f};
+  const std::vector<int32_t> never = {1, 5};
+  CHECK(sample_token(logits, {.temperature = 0, .never = never}, 0) == 3);
+  for (auto [top_k, top_p] : {std::pair{0, 1.0}, {5, 1.0}, {2, 1.0}, {0, 0.9}, {0, 1e-3}}) {
+    for (double temperature : {0.01, 1.0, 100.0}) {
+      SamplingOptions options{.temperature = temperature, .top_k = top_k, .top_p = top_p};
+      options.never = never;
+      for (uint64_t position = 0; position < 500; ++position) {
+        int32_t token = sample_token(logits, options, position);
+        CHECK((token != 1 && token != 5));
+      }
+    }
+  }
+  SamplingOptions options{.temperature = 1.0, .top_p = 1.0, .never = never};
+  std::vector<double> expected = softmax(logits, 1.0, {0, 2, 3, 4}),
+                      found = shares(logits, options);
+  for (size_t i = 0; i < expected.size(); ++i) CHECK(found[i] == Approx(expected[i]).margin(0.012));
+  options.never = {0, 1, 2, 3, 4, 5};
+  CHECK_THROWS_WITH(sample_token(logits, options, 0), Catch::Contains("not finite"));
+}
+
 TEST_CASE("generation: the tokens that a model without a cache would choose, past its context") {
   for (bool modern : {false, true})
     for (int64_t context : {1, 3, 8})

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/io/file_kind.h"
 #include "core/io/path_text.h"
 
 namespace adagate {
@@ -98,7 +99,9 @@ void ConfigTree::add_file(const std::string& path, std::vector<fs::path>& open) 
   files_.emplace_back(path);
   check(files_.size() <= kMostFiles, "{}: more than {} configuration files by way of base", path,
         kMostFiles);
-  ConfigNode document = parse_yaml(read_text(path), path);
+  std::string text = read_text(path);
+  check_is_text(text, path);
+  ConfigNode document = parse_yaml(text, path);
   check_root(document, path);
   std::error_code ignored;
   fs::path identity = fs::weakly_canonical(path, ignored);

@@ -1,0 +1,155 @@
+#include "train/file_report.h"
+
+#include <fmt/ranges.h>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/base/counted.h"
+#include "core/io/atomic_file.h"
+#include "core/io/file_kind.h"
+#include "core/io/safetensors.h"
+#include "data/tokenizer.h"
+
+namespace adagate {
+namespace fs = std::filesystem;
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kNotOurs = "no token file, tensor file, tokenizer or checkpoint";
+
+std::string index_report(const json& root, const fs::path& path) {
+  const json& map = root["weight_map"];
+  check(map.is_object(), "{}: its weight_map is no object of tensor: file", path.string());
+  std::map<std::string, int64_t> tensors_of;
+  for (const auto& [tensor, file] : map.items()) {
+    check(file.is_string(), "{}: the file of tensor {} is not a name", path.string(), tensor);
+    ++tensors_of[file.get<std::string>()];
+  }
+  std::string text = fmt::format("{}: index of a model in {} (safetensors)\n", path.string(),
+                                 counted(tensors_of.size(), "shard"));
+  size_t missing = 0;
+  for (const auto& [file, count] : tensors_of) {
+    std::error_code error;
+    bool there = fs::exists(path.parent_path() / file, error);
+    missing += !there;
+    text += fmt::format("  {:<48} {}{}\n", file, counted(count, "tensor"),
+                        there ? "" : ", MISSING beside the index");
+  }
+  text += fmt::format("{}", counted(map.size(), "tensor"));
+  auto metadata = root.find("metadata");
+  if (metadata != root.end() && metadata->is_object() && metadata->contains("total_size"))
+    text += fmt::format(", {} bytes", (*metadata)["total_size"].dump());
+  if (missing > 0) text += fmt::format(", {} missing", counted(missing, "shard"));
+  return text + "\n";
+}
+
+std::string model_config_report(const json& root, const fs::path& path) {
+  std::string text = fmt::format(
+      "{}: a model's configuration (Hugging Face), which adagate doesn't read\n", path.string());
+  for (const auto& [key, value] : root.items())
+    if (value.is_primitive()) text += fmt::format("  {} = {}\n", key, value.dump());
+  return text;
+}
+
+bool is_vocabulary(const json& root) {
+  return root.size() > 1 && std::all_of(root.begin(), root.end(), [](const json& value) {
+           return value.is_number_integer();
+         });
+}
+
+std::string metrics_report(const fs::path& path) {
+  std::ifstream in(path);
+  std::string line;
+  int64_t lines = 0, first = -1, last = -1;
+  while (std::getline(in, line)) {
+    auto item = json::parse(line, nullptr, false);
+    if (!item.is_object() || !item.contains("step") || !item["step"].is_number_integer()) continue;
+    ++lines;
+    last = item["step"].get<int64_t>();
+    if (first < 0) first = last;
+  }
+  return fmt::format("{}: metrics of a run\n  lines  {}\n  steps  {} to {}\n", path.string(), lines,
+                     first, last);
+}
+
+}  // namespace
+
+std::string tensor_file_report(const fs::path& path) {
+  SafetensorsFile file(path);
+  std::string text = fmt::format("{}: tensor file (safetensors)\n", path.string());
+  for (const auto& [key, value] : file.metadata()) text += fmt::format("  {} = {}\n", key, value);
+  int64_t elements = 0, bytes = 0;
+  for (const auto& [name, entry] : file.tensors()) {
+    text += fmt::format("  {:<48} {:<7} [{}]\n", name, entry.type, fmt::join(entry.dims, ", "));
+    int64_t count = 1;
+    for (int64_t d : entry.dims) count *= d;
+    elements += count;
+    bytes += static_cast<int64_t>(entry.end - entry.begin);
+  }
+  return text +
+         fmt::format("{} tensors, {} elements, {} bytes\n", file.tensors().size(), elements, bytes);
+}
+
+std::string tensor_files_report(const std::vector<fs::path>& paths, int& unsound) {
+  std::string text;
+  for (const fs::path& path : paths) {
+    try {
+      text += tensor_file_report(path);
+    } catch (const Error& e) {
+      text += fmt::format("{}\n", e.what());
+      ++unsound;
+    }
+  }
+  return text;
+}
+
+std::string tokenizer_report(const fs::path& path) {
+  auto tokenizer = load_tokenizer(path.string());
+  return fmt::format(
+      "{}: tokenizer {}\n  vocabulary   {}\n  end of text  {}\n  hash         {:016x}\n",
+      path.string(), tokenizer->name(), tokenizer->vocabulary_size(), tokenizer->end_of_text(),
+      tokenizer->hash());
+}
+
+std::string json_file_report(const fs::path& path) {
+  std::string text = read_text_file(path, "file");
+  check_is_text(std::string_view(text).substr(0, kFileHead), path.string());
+  json root = json::parse(text, nullptr, false);
+  check(!root.is_discarded(), "{}: is not valid JSON: it is damaged or another file",
+        path.string());
+  if (root.is_object() && root.contains("weight_map")) return index_report(root, path);
+  if (root.is_object() && (root.contains("model_type") || root.contains("architectures")))
+    return model_config_report(root, path);
+  if (root.is_object() && root.contains("model")) return tokenizer_report(path);
+  if (root.is_object() && is_vocabulary(root)) {
+    return fmt::format("{}: a tokenizer's vocabulary of {}; inspect its folder, with the merges\n",
+                       path.string(), counted(root.size(), "token"));
+  }
+  std::vector<std::string> keys;
+  if (root.is_object())
+    for (const auto& [key, value] : root.items()) keys.push_back(key);
+  constexpr size_t kShown = 8;
+  bool more = keys.size() > kShown;
+  keys.resize(std::min(keys.size(), kShown));
+  fail("{}: is {}; it is JSON{}{}{}", path.string(), kNotOurs,
+       keys.empty() ? "" : " with the keys ", fmt::join(keys, ", "), more ? ", ..." : "");
+}
+
+std::string other_file_report(const fs::path& path) {
+  std::string head = read_file_head(path.string());
+  if (head.starts_with("{\"step\":")) return metrics_report(path);
+  FileKind kind = file_kind(head);
+  std::error_code error;
+  auto size = fs::file_size(path, error);
+  constexpr const char* kReads = "'adagate tokenize' and data.train read it";
+  if (kind.form == FileForm::other) fail("{}: is {}; it is {}", path.string(), kNotOurs, kind.noun);
+  if (kind.form == FileForm::text) {
+    bool utf8 = first_not_utf8(head) == head.npos;
+    kind.noun = utf8 ? "text in UTF-8" : "text that is not in UTF-8, taken byte for byte";
+  }
+  return fmt::format("{}: {}\n  bytes  {}\n{}\n", path.string(), kind.noun, size, kReads);
+}
+
+}  // namespace adagate
