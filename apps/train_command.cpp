@@ -210,7 +210,7 @@ Stopping:
   at once with 130. SIGTERM or Ctrl-C to mpirun leaves the ranks one second for that and ends with
   status 1; mpirun --mca odls_base_sigkill_timeout 30 leaves them 30.)");
   command->callback([options, &invocation] {
-    invocation.on_ranks = !options->dry_run;
+    invocation.on_ranks = true;
     invocation.run = [options] { return run(*options); };
   });
 }
