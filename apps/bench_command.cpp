@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/options.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
 #include "core/base/error.h"
@@ -25,7 +26,7 @@ struct Options {
   BenchOptions bench;
   std::vector<std::string> sections = {"kernels", "moe", "communicator"};
   std::string type, json;
-  int threads = 0;
+  int64_t threads = 0;
   RankOptions ranks;
 };
 
@@ -69,7 +70,7 @@ std::vector<RankFact> facts_of(const Options& options) {
 }
 
 int run(const Options& options) {
-  configure_threads(options.threads);
+  configure_threads(static_cast<int>(options.threads));
   MpiSession session(start_options(options.ranks));
   check_started_alike(session, "bench", facts_of(options));
   auto world = session.world();
@@ -105,27 +106,24 @@ void add_bench_command(CLI::App& program, Invocation& invocation) {
   BenchOptions& bench = options->bench;
   CLI::App* command = program.add_subcommand(
       "bench", "Measure kernels, the MoE layer and the communicator against the machine's limits");
-  command
-      ->add_option("--section", options->sections,
-                   "What to measure; kernels on one rank, communicator on several")
-      ->check(CLI::IsMember({"kernels", "moe", "communicator"}))
+  add_values(*command, "--section", options->sections,
+             "What to measure, one or several with commas [all]; kernels on one rank, "
+             "communicator on several",
+             one_of({"kernels", "moe", "communicator"}))
       ->delimiter(',');
-  command->add_option("--type", options->type, "Only this type; else both")
-      ->check(CLI::IsMember({"f32", "bf16"}));
-  auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
-  command->add_option("--tokens", bench.tokens, "Tokens per rank")->check(positive);
-  command->add_option("--context", bench.context, "Tokens per sequence")->check(positive);
-  command->add_option("--width", bench.width, "Width of the model")->check(positive);
-  command->add_option("--hidden", bench.hidden, "Width inside a feed-forward")->check(positive);
-  command->add_option("--heads", bench.heads, "Attention heads")->check(positive);
-  command->add_option("--vocabulary", bench.vocabulary, "Tokens in the vocabulary")
-      ->check(positive);
-  command->add_option("--seconds", bench.seconds, "Time for each line")
-      ->check(CLI::Range(0.001, 60.0));
-  command->add_option("--rounds", bench.rounds, "Runs of lines that ranks run together")
-      ->check(positive);
-  command->add_option("--threads", options->threads, "Threads per rank; 0: all its cores");
-  command->add_option("--json", options->json, "Also write the tables to this file")
+  add_value(*command, "--type", options->type, "Only this type; else both",
+            one_of({"f32", "bf16"}));
+  Constraint size = between(1, 1 << 30);
+  add_value(*command, "--tokens", bench.tokens, "Tokens per rank", size);
+  add_value(*command, "--context", bench.context, "Tokens per sequence", size);
+  add_value(*command, "--width", bench.width, "Width of the model", size);
+  add_value(*command, "--hidden", bench.hidden, "Width inside a feed-forward", size);
+  add_value(*command, "--heads", bench.heads, "Attention heads", size);
+  add_value(*command, "--vocabulary", bench.vocabulary, "Tokens in the vocabulary", size);
+  add_value(*command, "--seconds", bench.seconds, "Time for each line", between(0.001, 60));
+  add_value(*command, "--rounds", bench.rounds, "Runs of lines that ranks run together", size);
+  add_threads(*command, options->threads);
+  add_value(*command, "--json", options->json, "Also write the tables to this file", a_path())
       ->type_name("FILE");
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:

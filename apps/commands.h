@@ -20,11 +20,14 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation);
 void add_inspect_command(CLI::App& program, Invocation& invocation);
 void add_config_command(CLI::App& program, Invocation& invocation);
 void add_bench_command(CLI::App& program, Invocation& invocation);
+void add_help_command(CLI::App& program, Invocation& invocation);
+void add_completion_command(CLI::App& program, Invocation& invocation);
 
 using AddCommand = void (*)(CLI::App&, Invocation&);
 inline constexpr AddCommand kCommands[] = {
-    add_train_command,   add_evaluate_command, add_generate_command, add_tokenize_command,
-    add_inspect_command, add_config_command,   add_bench_command};
+    add_train_command,    add_evaluate_command, add_generate_command,
+    add_tokenize_command, add_inspect_command,  add_config_command,
+    add_bench_command,    add_help_command,     add_completion_command};
 
 // Writes to standard output at once. Throws Error if that fails (a full disk, a closed pipe).
 void print_output(const std::string& text);

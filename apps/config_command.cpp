@@ -4,6 +4,7 @@
 #include "apps/commands.h"
 #include "apps/config_options.h"
 #include "apps/launch.h"
+#include "apps/options.h"
 #include "train/config/config_writer.h"
 
 namespace adagate {
@@ -12,7 +13,7 @@ namespace {
 struct Options {
   ConfigOptions config;
   bool reference = false;
-  int ranks = 1;
+  int64_t ranks = 1;
 };
 
 int run(const Options& options) {
@@ -22,7 +23,7 @@ int run(const Options& options) {
   } else {
     LoadedConfig loaded;
     load_run_config(options.config, loaded);
-    check_consistent(loaded, options.ranks);
+    check_consistent(loaded, static_cast<int>(options.ranks));
     text = write_yaml(loaded.config);
   }
   print_output(text);
@@ -39,8 +40,8 @@ void add_config_command(CLI::App& program, Invocation& invocation) {
   command->add_flag("--reference", options->reference,
                     "Print the page that explains every key (docs/configuration.md)");
   options->ranks = launch_from_environment().ranks;
-  command->add_option("--ranks", options->ranks, "Check it for this number of ranks")
-      ->check(CLI::Range(1, 1'000'000));
+  add_value(*command, "--ranks", options->ranks, "Check it for this number of ranks",
+            between(1, 1000000));
   command->footer(R"(Under mpirun or srun every rank prints its own.
 Examples:
   adagate config configs/quickstart.yaml --set moe.gate.threshold=0.2

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fmt/ranges.h>
 
+#include "apps/options.h"
 #include "core/base/log.h"
 #include "train/config/yaml_loader.h"
 #include "train/kept_configs.h"
@@ -10,15 +11,17 @@
 namespace adagate {
 
 void add_config_options(CLI::App& command, ConfigOptions& options, bool file_required) {
-  auto* files = command.add_option("FILE", options.files,
-                                   "Configuration (YAML); of several, later ones override");
+  auto* files = add_values(command, "FILE", options.files,
+                           "Configuration (YAML); of several, later ones override", a_path());
   if (file_required) files->required();
   command
       .add_option("--set", options.assignments,
                   "Override one key, e.g. --set train.batch=16; may be repeated")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
-  command.add_option("--output", options.output, "Directory of the run; short for --set output=")
+  // A path that the configuration expands.
+  add_value(command, "--output", options.output, "Directory of the run; short for --set output=")
+      ->check(not_empty())
       ->type_name("DIR");
 }
 

@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/options.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
 #include "moe/routing_report.h"
@@ -24,14 +25,13 @@ namespace {
 
 struct Options {
   std::string checkpoint, tokenizer, data;
-  int64_t batch = 8, samples = 0;
-  int threads = 0;
+  int64_t batch = 8, samples = 0, threads = 0;
   RankOptions ranks;
 };
 
 int run(const Options& options) {
   install_stop_signals();  // which leave no half text in the cache
-  configure_threads(options.threads);
+  configure_threads(static_cast<int>(options.threads));
   MpiSession session(start_options(options.ranks));
   check_started_alike(session, "evaluate",
                       {option("--batch", options.batch), option("--samples", options.samples),
@@ -78,29 +78,19 @@ int run(const Options& options) {
 void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("evaluate", "Measure a trained model on a text");
-  command
-      ->add_option("RUN,--checkpoint", options->checkpoint,
-                   "Output directory of a run, or a checkpoint")
-      ->required()
-      ->type_name("DIR");
-  command->add_option("--data", options->data,
-                      "Token file or text file; without it the run's data.validation");
-  command->add_option("--tokenizer", options->tokenizer,
-                      "Another place of the tokenizer than that of the training or the run's copy");
-  command->add_option("--batch", options->batch, "Samples at a time per rank")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->capture_default_str();
-  command
-      ->add_option("--samples", options->samples,
-                   "Only so many samples, spread evenly over the data; 0: all")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
-      ->capture_default_str();
-  command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
-      ->check(CLI::Range(0, 4096));
+  add_run(*command, options->checkpoint);
+  add_value(*command, "--data", options->data,
+            "Token file or text file; without it the run's data.validation", a_path());
+  add_value(*command, "--tokenizer", options->tokenizer,
+            "Another place of the tokenizer than that of the training or the run's copy", a_path());
+  add_value(*command, "--batch", options->batch, "Samples at a time per rank", between(1, 1 << 20));
+  add_value(*command, "--samples", options->samples,
+            "Only so many samples, spread evenly over the data; 0: all", between(0, 1e12));
+  add_threads(*command, options->threads);
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate evaluate runs/quickstart
-  mpirun -n 2 adagate evaluate runs/wikitext2 --data datasets/wikitext-2/test.tokens)");
+  mpirun -n 2 adagate evaluate runs/quickstart --data data/samples/shakespeare.txt --samples 64)");
   command->callback([options, &invocation] {
     invocation.on_ranks = true;
     invocation.run = [options] { return run(*options); };

@@ -1,9 +1,9 @@
 // adagate generate: text from a trained model.
-#include <cmath>
 #include <memory>
 
 #include "apps/commands.h"
 #include "apps/launch.h"
+#include "apps/options.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
 #include "core/base/counted.h"
@@ -23,18 +23,19 @@ struct Options {
   std::string checkpoint, tokenizer, prompt = "\n", prompt_file;
   SamplingOptions sampling;
   bool to_the_end = false;
-  int threads = 0;
+  int64_t seed = 1, threads = 0;
   RankOptions ranks;
 };
 
 int run(Options options) {
-  configure_threads(options.threads);
+  configure_threads(static_cast<int>(options.threads));
   MpiSession session(start_options(options.ranks));
   on_all_ranks(*session.world(), [&] {
     if (options.prompt_file.empty()) return;
     options.prompt = read_text_file(options.prompt_file, "prompt file");
     check_is_text(options.prompt, "prompt file " + options.prompt_file);
   });
+  options.sampling.seed = static_cast<uint64_t>(options.seed);
   const SamplingOptions& s = options.sampling;
   check_started_alike(session, "generate",
                       {option("the prompt", options.prompt), option("--tokens", s.tokens),
@@ -44,8 +45,6 @@ int run(Options options) {
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
   const Tokenizer& tokenizer = *saved.tokenizer;
   if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
-  check(std::isfinite(options.sampling.temperature), "--temperature is {}: give a number from 0 on",
-        options.sampling.temperature);
   check(!options.prompt.empty(), "the prompt is empty: give at least one character");
   int64_t context = saved.config.model.context;
   options.sampling.never = ids_without_token(tokenizer, saved.config.model.vocabulary);
@@ -69,39 +68,30 @@ int run(Options options) {
 void add_generate_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("generate", "Continue a text with a trained model");
-  command
-      ->add_option("RUN,--checkpoint", options->checkpoint,
-                   "Output directory of a run, or a checkpoint")
-      ->required()
-      ->type_name("DIR");
-  command->add_option("--tokenizer", options->tokenizer,
-                      "Another place of the tokenizer than that of the training or the run's copy");
-  auto* prompt = command->add_option("--prompt", options->prompt, "Text to continue");
-  command->add_option("--prompt-file", options->prompt_file, "File whose text to continue")
-      ->excludes(prompt);
+  add_run(*command, options->checkpoint);
+  add_value(*command, "--tokenizer", options->tokenizer,
+            "Another place of the tokenizer than that of the training or the run's copy", a_path());
+  auto* prompt = add_value(*command, "--prompt", options->prompt, "Text to continue");
+  prompt->default_str("a line break");
+  add_value(*command, "--prompt-file", options->prompt_file, "File whose text to continue",
+            a_path())
+      ->excludes(prompt)
+      ->type_name("FILE");
   SamplingOptions& s = options->sampling;
-  command->add_option("--tokens", s.tokens, "Most tokens to add")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
-      ->capture_default_str();
-  command->add_option("--temperature", s.temperature, "0: always the most probable token")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  command->add_option("--top-k", s.top_k, "Draw among the k most probable tokens; 0: all")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32))
-      ->capture_default_str();
-  command->add_option("--top-p", s.top_p, "Draw among the fewest tokens that reach probability p")
-      ->check(CLI::Range(0.0001, 1.0))
-      ->capture_default_str();
-  command->add_option("--seed", s.seed, "Of the draws")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_value(*command, "--tokens", s.tokens, "Most tokens to add", between(1, 1e9));
+  add_value(*command, "--temperature", s.temperature, "0: always the most probable token",
+            between(0, 100));
+  add_value(*command, "--top-k", s.top_k, "Draw among the k most probable tokens; 0: all",
+            between(0, 1e9));
+  add_value(*command, "--top-p", s.top_p, "Draw among the fewest tokens that reach probability p",
+            between(0.0001, 1));
+  add_value(*command, "--seed", options->seed, "Of the draws", at_least(0));
   command->add_flag("--ignore-end", options->to_the_end, "Go on after an end-of-text token");
-  command->add_option("--threads", options->threads, "OpenMP threads; 0: all cores")
-      ->check(CLI::Range(0, 4096));
+  add_threads(*command, options->threads);
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate generate runs/quickstart --prompt "Shall I compare"
-  adagate generate runs/quickstart/checkpoints/step-00000500 --temperature 0)");
+  adagate generate runs/quickstart/checkpoints/step-00000600 --temperature 0 --tokens 50)");
   command->callback([options, &invocation] {
     invocation.on_ranks = true;
     invocation.run = [options] { return run(*options); };

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/options.h"
 #include "core/base/error.h"
 #include "core/io/file_kind.h"
 #include "data/token_file.h"
@@ -98,17 +99,14 @@ void add_inspect_command(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("inspect",
                                              "Print what a checkpoint, token file, tensor file or "
                                              "tokenizer holds, and whether it is sound");
-  command->add_option("PATH", options->path, "File or directory")->required();
-  command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "Of a token file: also print how its text begins")
-      ->type_name("SPEC");
+  add_value(*command, "PATH", options->path, "File or directory", a_path())->required();
+  add_value(*command, "--tokenizer", options->tokenizer,
+            "Of a token file: also print how its text begins; byte or a path", a_path());
   command->footer(R"(Under mpirun or srun every rank prints what it is asked for.
 Examples:
-  adagate inspect shakespeare.tokens --tokenizer byte
   adagate inspect runs/quickstart
-  adagate inspect datasets/tokenizers/gpt2
-  adagate inspect model.safetensors)");
+  adagate inspect runs/quickstart/checkpoints/step-00000600
+  adagate inspect shakespeare.tokens --tokenizer byte)");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }

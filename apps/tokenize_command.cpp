@@ -5,7 +5,9 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/exit_status.h"
 #include "apps/launch.h"
+#include "apps/options.h"
 #include "core/base/error.h"
 #include "data/token_file.h"
 #include "data/tokenize_files.h"
@@ -50,9 +52,8 @@ void check_output_file(const std::string& path) {
 int run(const Options& options) {
   auto tokenizer = named("--tokenizer", [&] { return load_tokenizer(options.tokenizer); });
   if (options.check) return check_file(options, *tokenizer);
-  constexpr int kUsage = 2;
   if (options.output.empty())
-    throw Error("--output FILE is missing (see adagate tokenize --help)", kUsage);
+    throw Error("--output FILE is missing (see adagate tokenize --help)", kUsageError);
   check_output_file(options.output);
   TokenizeOptions how;
   // Ranks that were given one output by mistake must not write over each other's.
@@ -78,39 +79,35 @@ void add_tokenize_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       program.add_subcommand("tokenize", "Turn text files into a token file for training");
-  command
-      ->add_option("INPUT", options->inputs,
-                   "Text files, also in gzip, zstd or UTF-16; - for standard input (with --check, "
-                   "token files)")
+  add_values(*command, "INPUT", options->inputs,
+             "Text files, also in gzip, zstd or UTF-16; - for standard input (with --check, token "
+             "files)",
+             a_path())
       ->required();
-  command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "byte, or the path of a GPT-2 byte-level BPE: a tokenizer.json, or a folder "
-                   "with tokenizer.json, encoder.json + vocab.bpe, or vocab.json + merges.txt")
-      ->type_name("SPEC")
-      ->capture_default_str();
-  command->add_option("--output", options->output, "Token file to write")->type_name("FILE");
-  command
-      ->add_option("--documents", options->documents,
-                   "What is a document of its own: each file, each paragraph (blank lines "
-                   "between), or each line")
-      ->check(CLI::IsMember({"file", "paragraph", "line"}))
-      ->type_name("UNIT")
-      ->capture_default_str();
+  add_value(*command, "--tokenizer", options->tokenizer,
+            "byte, or the path of a GPT-2 byte-level BPE: a tokenizer.json, or a folder with "
+            "tokenizer.json, encoder.json + vocab.bpe, or vocab.json + merges.txt",
+            a_path());
+  add_value(*command, "--output", options->output, "Token file to write", a_path())
+      ->type_name("FILE");
+  add_value(*command, "--documents", options->documents,
+            "What is a document of its own: each file, each paragraph (blank lines between), or "
+            "each line",
+            one_of({"file", "paragraph", "line"}));
   command->add_flag(
       "--binary", options->any_content,
       "Take the inputs byte for byte, whatever they hold: unpack and convert nothing");
   command->add_flag("--check", options->check,
                     "Write nothing; verify that token files are whole and of this tokenizer");
   command->footer(
-      R"(Under mpirun or srun every rank works by itself: give each its own text and --output.
+      R"(Under mpirun or srun every rank works by itself: give each its own --output.
 Examples:
   adagate tokenize data/samples/shakespeare.txt --output shakespeare.tokens
-  adagate tokenize train.txt --tokenizer datasets/tokenizers/gpt2 --documents line --output t.tokens
-  adagate tokenize corpus.txt.gz --output corpus.tokens
-  xz -dc corpus.txt.xz | adagate tokenize - --output corpus.tokens
-  adagate tokenize --check t.tokens --tokenizer datasets/tokenizers/gpt2
-  srun -n 8 sh -c 'adagate tokenize part$SLURM_PROCID.txt --output part$SLURM_PROCID.tokens')");
+  adagate tokenize data/samples/shakespeare.txt --documents paragraph --output samples.tokens
+  cat data/samples/*.txt | adagate tokenize - --output all.tokens
+  adagate tokenize --check shakespeare.tokens samples.tokens
+  mpirun -n 2 sh -c 'adagate tokenize data/samples/shakespeare.txt \
+    --output part$OMPI_COMM_WORLD_RANK.tokens')");
   command->callback(
       [options, &invocation] { invocation.run = [options] { return run(*options); }; });
 }

@@ -9,6 +9,7 @@
 #include "apps/commands.h"
 #include "apps/config_options.h"
 #include "apps/launch.h"
+#include "apps/options.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
 #include "core/base/log.h"
@@ -186,6 +187,7 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
                    "Go on from a checkpoint: auto (the newest in the output directory) or a path")
       ->expected(0, 1)
       ->default_str("auto")
+      ->check(not_empty())
       ->type_name("auto|DIR");
   command
       ->add_option("--allow-change", options->allowed_changes,
@@ -202,8 +204,9 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
   command->footer(R"(Examples:
   mpirun -n 2 adagate train configs/quickstart.yaml
   mpirun -n 2 adagate train configs/quickstart.yaml --set train.length=500s --output runs/short
-  mpirun -n 2 adagate train configs/quickstart.yaml --resume=auto
-  adagate train configs/wikitext2_adaptive.yaml --dry-run
+  adagate train configs/quickstart.yaml --resume=runs/quickstart --output runs/longer)"
+                  R"( --set train.length=1200s
+  adagate train configs/quickstart.yaml --dry-run
 Stopping:
   SIGUSR1 to mpirun, or SIGUSR1, SIGTERM, SIGINT or SIGHUP to one rank, saves a checkpoint and ends
   the run with status 0; so do Ctrl-C and a lost terminal without mpirun, where a second Ctrl-C ends
