@@ -24,6 +24,7 @@
 #include "train/plan_report.h"
 #include "train/progress.h"
 #include "train/rank_facts.h"
+#include "train/run_plan.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -51,17 +52,29 @@ std::string threads_by_rank(Communicator& world, const Placement& placement) {
                      RankNames(world).of(fewest));
 }
 
-int dry_run(RunConfig config, Communicator& world, const Placement& placement) {
+int dry_run(const LoadedConfig& loaded, const Options& options, Communicator& world,
+            const Placement& placement) {
+  const RunConfig& config = loaded.config;
   same_on_all_ranks(world, config_facts(config), "start all ranks with the same configuration");
   std::unique_ptr<Tokenizer> tokenizer;
-  on_all_ranks(world, [&] { tokenizer = load_tokenizer(config.data.tokenizer); });
+  on_all_ranks(world, [&] {
+    tokenizer = named("data.tokenizer", [&] { return load_tokenizer(config.data.tokenizer); });
+  });
   same_on_all_ranks(world, {file_fact("data.tokenizer", config.data.tokenizer, tokenizer->hash())},
                     "give all ranks the same tokenizer");
-  if (config.model.vocabulary == 0) config.model.vocabulary = tokenizer->vocabulary_size();
   std::string threads = threads_by_rank(world, placement);
+  RunPlan plan;
+  // Each looks at the memory of its own host.
+  on_all_ranks(world, [&] {
+    plan = plan_run(config, {.ranks = world.size(),
+                             .local_ranks = read_launch_environment().local_size,
+                             .config_yaml = write_yaml(config),
+                             .config_files = loaded.tree.files(),
+                             .overwrite = options.overwrite});
+  });
   if (world.rank() > 0) return 0;
-  print_output(fmt::format("{}\n{}threads      {}\n", write_yaml(config),
-                           plan_report(config, world.size()), threads));
+  print_output(
+      fmt::format("{}\n{}threads      {}\n", write_yaml(plan.config), text_of(plan), threads));
   return 0;
 }
 
@@ -101,7 +114,7 @@ int train(const LoadedConfig& loaded, const Options& options, MpiSession& sessio
           const Placement& placement) {
   const RunConfig& config = loaded.config;
   Launch launch = launch_from_environment();
-  if (options.dry_run) return dry_run(config, *session.world(), placement);
+  if (options.dry_run) return dry_run(loaded, options, *session.world(), placement);
   std::string yaml = write_yaml(config);
   Trainer trainer(config,
                   {.config_yaml = yaml,
@@ -196,7 +209,8 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
       ->allow_extra_args(false)
       ->type_name("KEY");
   command->add_flag("--dry-run", options->dry_run,
-                    "Print the effective configuration, parameters, memory and mesh, and stop");
+                    "Check tokenizer, data and output, print the effective configuration, memory, "
+                    "mesh and what the run would write where, and stop; nothing is written");
   command->add_flag(
       "--overwrite", options->overwrite,
       "Start anew and let checkpoints and metrics in the output directory go; with --resume=DIR "

@@ -132,6 +132,20 @@ void check_no_input_goes(const OutputUse& use) {
         metrics.string());
 }
 
+void check_no_checkpoint_goes(const OutputUse& use, const std::optional<fs::path>& from) {
+  auto later = later_checkpoints(use.output / "checkpoints", from);
+  if (use.overwrite || later.empty()) return;
+  std::string output = use.output.string();
+  check(from.has_value(),
+        "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose another "
+        "--output, or let them go with --overwrite",
+        output);
+  fail(
+      "output {} holds checkpoints up to {}, which a run from {} would leave behind: go on from "
+      "them with --resume=auto, choose another --output, or let them go with --overwrite",
+      output, later.back().filename().string(), from->string());
+}
+
 void check_no_result_goes(const OutputUse& use) {
   if (use.overwrite || use.goes_on) return;
   fs::path metrics = use.output / kMetricsFile;

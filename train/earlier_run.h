@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,11 @@ std::vector<std::filesystem::path> inputs_of(const RunConfig& config);
 // Throws Error when the run would write over one of its inputs, compared as files rather than as
 // names, or over a file that adagate didn't write; both whatever `overwrite` says.
 void check_no_input_goes(const OutputUse& use);
+
+// Throws Error when checkpoints in the output would go that may not: those later than the one, if
+// any, that the run goes on from.
+void check_no_checkpoint_goes(const OutputUse& use,
+                              const std::optional<std::filesystem::path>& from);
 
 // Throws Error when results of an earlier run would go that may not: metrics, and the configuration
 // beside them. A run that starts again may replace those that it had before its first checkpoint.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "core/base/bytes_text.h"
 #include "core/base/counted.h"
 #include "core/ops/linear_cross_entropy.h"
 #include "train/flops.h"
@@ -56,13 +57,16 @@ std::string balance_line(const RunConfig& c) {
                      c.moe.balance.loss == "auto" ? " (auto)" : "", balance.coefficient);
 }
 
-std::string mebibytes(int64_t bytes) {
-  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
+std::string flop_text(double flops) {
+  if (flops < 1e8) return fmt::format("{:.2f} MFLOP", flops * 1e-6);
+  if (flops < 1e14) return fmt::format("{:.1f} GFLOP", flops * 1e-9);
+  return flops < 1e17 ? fmt::format("{:.1f} TFLOP", flops * 1e-12)
+                      : fmt::format("{:.1f} PFLOP", flops * 1e-15);
 }
 
-std::string flop_text(double flops) {
-  return flops < 1e8 ? fmt::format("{:.2f} MFLOP", flops * 1e-6)
-                     : fmt::format("{:.1f} GFLOP", flops * 1e-9);
+// Estimates of absurd models end at the largest number rather than below zero.
+int64_t bounded(double value) {
+  return value < 9e18 ? static_cast<int64_t>(value) : int64_t{9'000'000'000'000'000'000};
 }
 
 }  // namespace
@@ -88,9 +92,17 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
   per_token += (checkpointing ? 2 : 1) * block_elements(c, moe_layers(c) > 0);
   int64_t tokens = samples * c.model.context;
   memory.activations =
-      static_cast<int64_t>(per_token * static_cast<double>(tokens) * (bf16 ? 2 : 4)) +
-      logits_bytes(tokens, c.model.vocabulary, DType::f32);
+      bounded(per_token * static_cast<double>(tokens) * (bf16 ? 2 : 4) +
+              static_cast<double>(logits_bytes(tokens, c.model.vocabulary, DType::f32)));
   return memory;
+}
+
+double step_flops(const RunConfig& c) {
+  int64_t tokens = c.train.batch * c.model.context;
+  double assignments = expected_experts(c.moe.gate) * static_cast<double>(moe_layers(c)) *
+                       static_cast<double>(tokens);
+  return training_flops(count_flops(c.model, c.moe), tokens,
+                        c.train.batch * causal_pairs(c.model.context), bounded(assignments));
 }
 
 std::string plan_report(const RunConfig& c, int ranks) {
@@ -98,10 +110,6 @@ std::string plan_report(const RunConfig& c, int ranks) {
   ParameterCounts counts = count_parameters(c.model, c.moe, experts);
   MemoryEstimate memory = estimate_memory(c, ranks);
   int64_t tokens = c.train.batch * c.model.context;
-  double assignments = experts * static_cast<double>(moe_layers(c) * tokens);
-  double flops = training_flops(count_flops(c.model, c.moe), tokens,
-                                c.train.batch * causal_pairs(c.model.context),
-                                static_cast<int64_t>(assignments));
   std::string text = fmt::format(
       "parameters   {} total, {} active per token{}\n"
       "memory       {} per rank for parameters and optimizer, about {} for activations and logits\n"
@@ -116,10 +124,10 @@ std::string plan_report(const RunConfig& c, int ranks) {
                                                           "hesitates"
                                                         : "")
           : "",
-      mebibytes(memory.parameters), mebibytes(memory.activations), counted(ranks, "rank"),
+      bytes_text(memory.parameters), bytes_text(memory.activations), counted(ranks, "rank"),
       c.parallel.expert, counted(ranks / c.parallel.expert, "replica"),
       counted(c.train.batch, "sample"), counted(c.model.context, "token"), counted(tokens, "token"),
-      flop_text(flops));
+      flop_text(step_flops(c)));
   return text + balance_line(c);
 }
 

@@ -15,6 +15,9 @@ struct MemoryEstimate {
 
 MemoryEstimate estimate_memory(const RunConfig& config, int ranks);
 
+// Floating-point operations of one step over all ranks, as far as the policy tells beforehand.
+double step_flops(const RunConfig& config);
+
 // Parameter counts (total, active), memory per rank, the mesh and the work of a step, as text.
 // config.model.vocabulary must be set.
 std::string plan_report(const RunConfig& config, int ranks);

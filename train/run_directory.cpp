@@ -164,6 +164,19 @@ std::optional<fs::path> find_latest(const fs::path& directory, int64_t before) {
   return complete.back().second;
 }
 
+std::vector<fs::path> later_checkpoints(const fs::path& directory,
+                                        const std::optional<fs::path>& from) {
+  auto all = complete_checkpoints(directory);
+  int64_t start = -1;
+  std::error_code error;
+  for (auto& [step, path] : all)
+    if (from && fs::equivalent(path, *from, error)) start = step;
+  std::vector<fs::path> later;
+  for (auto& [step, path] : all)
+    if (step > start) later.push_back(path);
+  return later;
+}
+
 void remove_checkpoint(const fs::path& path) {
   if (is_link(path)) {
     unlink(path.c_str());

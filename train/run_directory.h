@@ -32,6 +32,11 @@ std::vector<std::pair<int64_t, std::filesystem::path>> complete_checkpoints(
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& directory,
                                                  int64_t before = INT64_MAX);
 
+// Those of them that are not on the way to a run that begins at `from`: those of later steps; all
+// when there is no `from` or it is elsewhere.
+std::vector<std::filesystem::path> later_checkpoints(
+    const std::filesystem::path& directory, const std::optional<std::filesystem::path>& from);
+
 // The manifest goes first, without which a directory is no checkpoint: a kill in between leaves no
 // half one.
 void remove_checkpoint(const std::filesystem::path& path);

@@ -1,5 +1,6 @@
 #include "train/text_data.h"
 
+#include "core/base/counted.h"
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
@@ -56,6 +57,37 @@ void tokenize_into(const fs::path& tokens, const std::string& text, const std::s
 
 }  // namespace
 
+void check_text_file(const std::string& path) {
+  std::error_code error;
+  check(!path.empty(), "is not set; name a token file (adagate tokenize) or a text file");
+  check(fs::exists(path, error), "{} does not exist (looked for from {})", path,
+        fs::current_path(error).string());
+  check(!fs::is_directory(path, error), "{} is a directory, a file is expected", path);
+  check(fs::is_regular_file(path, error),
+        "{} is a pipe or a device: save what it gives in a file and name that", path);
+  check(fs::file_size(path, error) > 0, "{} is empty; name a text or token file with content",
+        path);
+}
+
+int64_t held_out_samples(const RunConfig& config, int64_t samples) {
+  const DataConfig& data = config.data;
+  int64_t held_out = std::max<int64_t>(
+      1, static_cast<int64_t>(data.validation_share * static_cast<double>(samples)));
+  check(held_out < samples,
+        "data.validation_share is {}, but data.train, {}, has only {} of model.context {}: name "
+        "a longer text, or another one with data.validation",
+        data.validation_share, data.train, counted(samples, "sample"), config.model.context);
+  return held_out;
+}
+
+void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer) {
+  int64_t& vocabulary = config.model.vocabulary;
+  check(vocabulary == 0 || vocabulary >= tokenizer.vocabulary_size(),
+        "model.vocabulary is {}, the tokenizer {} has {} tokens: leave it 0 or raise it",
+        vocabulary, config.data.tokenizer, tokenizer.vocabulary_size());
+  if (vocabulary == 0) vocabulary = tokenizer.vocabulary_size();
+}
+
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
                                         const fs::path& cache, Communicator& world,
@@ -65,15 +97,7 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
   uint64_t text_hash = 0;  // 0: a token file
   auto on_all = [&](auto&& work) { on_all_ranks(world, [&] { named(key, work); }); };
   on_all([&] {
-    std::error_code error;
-    check(!path.empty(), "is not set; name a token file (adagate tokenize) or a text file");
-    check(fs::exists(path, error), "{} does not exist (looked for from {})", path,
-          fs::current_path(error).string());
-    check(!fs::is_directory(path, error), "{} is a directory, a file is expected", path);
-    check(fs::is_regular_file(path, error),
-          "{} is a pipe or a device: save what it gives in a file and name that", path);
-    check(fs::file_size(path, error) > 0, "{} is empty; name a text or token file with content",
-          path);
+    check_text_file(path);
     if (is_token_file(path)) return;
     text_hash = checksum_file(path);
     tokens = cached_tokens(path, text_hash, tokenizer, cache);
@@ -127,13 +151,7 @@ class TextOpener {
     }
     if (data.validation_share <= 0) return 0;
     int64_t samples = run.train_text->size();
-    int64_t held_out = std::max<int64_t>(
-        1, static_cast<int64_t>(data.validation_share * static_cast<double>(samples)));
-    check(held_out < samples,
-          "data.validation_share is {}, but data.train, {}, has only {} of model.context {}: name "
-          "a longer text, or another one with data.validation",
-          data.validation_share, data.train,
-          samples == 1 ? "1 sample" : fmt::format("{} samples", samples), config_.model.context);
+    int64_t held_out = held_out_samples(config_, samples);
     run.validation = std::make_unique<DatasetRange>(*run.train_text, samples - held_out, held_out);
     return held_out;
   }

@@ -16,6 +16,16 @@ namespace adagate {
 // Which ranks see the same cache folder: all of them, or those of one node.
 enum class CacheShared { by_all, by_node };
 
+// Throws Error unless `path` is a file with content that can be a text or token file.
+void check_text_file(const std::string& path);
+
+// Of `samples` of data.train, those at its end that data.validation_share holds out; at least 1.
+// Throws Error when none would be left to train on.
+int64_t held_out_samples(const RunConfig& config, int64_t samples);
+
+// Fills in model.vocabulary if it is 0; throws Error if it is smaller than the tokenizer's.
+void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer);
+
 // The data set of `path`: a token file of `tokenizer`, or a text file, which the first of the ranks
 // that share `cache` tokenizes once into it, under a name made of its content's and the tokenizer's
 // hash. `key` names the config key in errors. Collective. Throws Error: missing, empty, made with

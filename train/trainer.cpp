@@ -16,6 +16,7 @@
 #include "train/kept_configs.h"
 #include "train/kept_tokenizer.h"
 #include "train/length_change.h"
+#include "train/memory_check.h"
 #include "train/rank_facts.h"
 #include "train/resume.h"
 #include "train/saved_model.h"
@@ -57,15 +58,12 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   if (options_.config_yaml.empty()) options_.config_yaml = write_yaml(config_);
   on_all_ranks(*mesh_.world, [&] {
     tokenizer_ = named("data.tokenizer", [&] { return load_tokenizer(config_.data.tokenizer); });
-    int64_t& vocabulary = config_.model.vocabulary;
-    check(vocabulary == 0 || vocabulary >= tokenizer_->vocabulary_size(),
-          "model.vocabulary is {}, the tokenizer {} has {} tokens: leave it 0 or raise it",
-          vocabulary, config_.data.tokenizer, tokenizer_->vocabulary_size());
-    if (vocabulary == 0) vocabulary = tokenizer_->vocabulary_size();
+    check_vocabulary(config_, *tokenizer_);
   });
   same_on_all_ranks(*mesh_.world,
                     {file_fact("data.tokenizer", config_.data.tokenizer, tokenizer_->hash())},
                     "give all ranks the same tokenizer");
+  check_memory_of_ranks(*mesh_.world, config_);
   NewOutput output(*mesh_.world, config_.output);
   check_output_shared(*mesh_.world, config_.output);
   resumed_from_ = checkpoint_to_resume();
@@ -173,16 +171,9 @@ void Trainer::check_output() {
     int64_t start = resumed_from_ ? step_in(resumed_from_->filename().string()).value_or(-1) : -1;
     check_checkpoint_names(checkpoint_directory(), start + 1);
     check_no_input_goes(output_use());
-    auto abandoned = abandoned_checkpoints();
-    if (options_.overwrite || abandoned.empty()) return check_no_result_goes(output_use());
-    check(resumed_from_.has_value(),
-          "output {} holds checkpoints of an earlier run: go on with --resume=auto, choose "
-          "another --output, or let them go with --overwrite",
-          config_.output);
-    fail(
-        "output {} holds checkpoints up to {}, which a run from {} would leave behind: go on from "
-        "them with --resume=auto, choose another --output, or let them go with --overwrite",
-        config_.output, abandoned.back().filename().string(), resumed_from_->string());
+    clean_temporaries(config_.output);
+    check_no_checkpoint_goes(output_use(), resumed_from_);
+    check_no_result_goes(output_use());
   });
 }
 
@@ -191,7 +182,7 @@ void Trainer::claim_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
     check_unfinished(output_use(), total_steps_);
-    auto abandoned = abandoned_checkpoints();
+    auto abandoned = later_checkpoints(checkpoint_directory(), resumed_from_);
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     clean_checkpoints(checkpoint_directory());  // also where no save follows
     clean_temporaries(config_.output);
@@ -206,19 +197,6 @@ std::vector<CheckpointTensor> Trainer::checkpoint_tensors() {
     tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});
   }
   return tensors;
-}
-
-std::vector<fs::path> Trainer::abandoned_checkpoints() const {
-  auto all = complete_checkpoints(checkpoint_directory());
-  int64_t start = -1;
-  std::error_code error;
-  clean_temporaries(config_.output);
-  for (auto& [step, path] : all)
-    if (resumed_from_ && fs::equivalent(path, *resumed_from_, error)) start = step;
-  std::vector<fs::path> abandoned;
-  for (auto& [step, path] : all)
-    if (step > start) abandoned.push_back(path);
-  return abandoned;
 }
 
 std::optional<fs::path> Trainer::checkpoint_to_resume() {

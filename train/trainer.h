@@ -69,9 +69,6 @@ class Trainer {
   void check_output();
   void claim_output();
   std::optional<std::filesystem::path> checkpoint_to_resume();
-  // Checkpoints in the output that are not on the way to this run's start: all of another run's,
-  // those of later steps where it goes back.
-  std::vector<std::filesystem::path> abandoned_checkpoints() const;
   void load_state();
   void follow_saved_run();
   void begin_stretch();

@@ -230,6 +230,64 @@ TEST_CASE("train --dry-run: the plan for the ranks there are, and nothing is wri
   CHECK_FALSE(workshop().exists("dry"));
 }
 
+TEST_CASE("train --dry-run: tokenizer, data, start and output are checked, nothing is written") {
+  Outcome plan = run(workshop().train("dry", "--dry-run"));
+  CHECK_THAT(plan.output, Contains("tokenizer    byte of 257 tokens\n") &&
+                              Contains("(token file, ") && Contains(", 600 tokens)\n") &&
+                              Contains("90 samples, 12 steps in an epoch; 30 steps in all\n") &&
+                              Contains("10 samples in an evaluation\n") &&
+                              Contains("start        random weights\n") &&
+                              Contains("write to     " + workshop().path("dry") + ": config.yaml"));
+  struct Case {
+    std::string options, message;
+  };
+  workshop().write("empty", "");
+  workshop().write("plain", "text");
+  for (const auto& [options, message] : std::vector<Case>{
+           {"--set data.train=nothing.txt", "data.train=nothing.txt: nothing.txt does not exist"},
+           {"--set data.train=" + workshop().path("empty"), "is empty; name a text"},
+           {"--set data.validation_share=0 --set data.validation=nothing",
+            "nothing does not exist"},
+           {"--set data.tokenizer=nothing", "--set data.tokenizer=nothing: "},
+           {"--set checkpoint.resume=nothing", "--set checkpoint.resume=nothing: "},
+           {"--set checkpoint.initial_weights=nothing", "checkpoint.initial_weights=nothing: "},
+           {"--set model.vocabulary=10", "model.vocabulary is 10, the tokenizer byte has 257"},
+           {"--set model.width=100000 --set model.layers=1000", "out of memory before it starts"},
+           {"--set model.width=1000000 --set model.layers=10000 --set moe.experts=65536",
+            "model.width is 1000000, model.layers 10000 and moe.experts 65536: about "},
+           {"--set train.batch=1000000000 --set model.context=10000000",
+            "train.batch is 1000000000, but model.context is 10000000: that is "}}) {
+    CAPTURE(options);
+    Outcome outcome = run(workshop().train("dry", "--dry-run " + options));
+    CAPTURE(outcome.output);
+    CHECK(outcome.status == 1);
+    CHECK(outcome.output.starts_with("adagate: error: "));
+    CHECK_THAT(outcome.output, Contains(message));
+  }
+  CHECK_THAT(run(workshop().train("plain/x", "--dry-run")).output,
+             Contains("plain is a file, not a directory"));
+  // An output with an earlier run, whose plan says where it would go on.
+  workshop().model();
+  std::string again = "--dry-run --set train.length=40s --resume=";
+  CHECK_THAT(run(workshop().train("model", "--dry-run")).output,
+             Contains("holds checkpoints of an earlier run"));
+  CHECK(run(workshop().train("model", "--dry-run --overwrite")).status == 0);
+  CHECK_THAT(run(workshop().train("model", again + "auto")).output,
+             Contains("start        " + workshop().model() + "/checkpoints/step-00000030\n"));
+  CHECK_FALSE(workshop().exists("dry"));
+}
+
+TEST_CASE("train: a run that no memory holds ends before it has made anything") {
+  std::string huge = workshop().train("huge", "--set model.width=100000 --set model.layers=1000");
+  for (const Outcome& outcome : {run(huge), run_on_two_ranks(huge)}) {
+    CAPTURE(outcome.output);
+    CHECK(outcome.status == 1);
+    CHECK(count_of("error: out of memory before it starts: a rank takes about ", outcome.output) ==
+          1);
+    CHECK_FALSE(workshop().exists("huge"));
+  }
+}
+
 TEST_CASE("train: an earlier run is overwritten only when asked for") {
   std::string first = workshop().train("old", "--set train.length=4s --set checkpoint.every=2s");
   REQUIRE(run(first).status == 0);

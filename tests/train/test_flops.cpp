@@ -1,9 +1,11 @@
 // Counts of parameters and operations, and the plan made of them, against the model itself: the
 // parameters that a Decoder really has, and the products that they enter.
+#include "core/base/bytes_text.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
 #include "train/flops.h"
+#include "train/memory_check.h"
 #include "train/plan_report.h"
 
 namespace adagate {
@@ -214,6 +216,35 @@ TEST_CASE("plan: the experts that a policy is known to take") {
   CHECK_THAT(plan_with("random_one_or_two"), Catch::Contains("(1.25 experts of 4 in"));
   CHECK_THAT(plan_with("adaptive"),
              Catch::Contains("(1 expert of 4 in 3 of 3 layers, more where the gate hesitates)"));
+}
+
+TEST_CASE("plan: amounts are shown in the unit that suits them") {
+  for (auto [bytes, text] :
+       std::initializer_list<std::pair<double, const char*>>{{0, "0 bytes"},
+                                                             {1023, "1023 bytes"},
+                                                             {1024, "1.0 KiB"},
+                                                             {1536, "1.5 KiB"},
+                                                             {1048575, "1.0 MiB"},
+                                                             {5e9, "4.7 GiB"},
+                                                             {2359558515.0 * 1048576, "2.2 PiB"},
+                                                             {9e18, "7.8 EiB"}})
+    CHECK(bytes_text(bytes) == text);
+}
+
+TEST_CASE("plan: a run that the memory can't hold is refused") {
+  MemoryEstimate estimate{.parameters = 3 << 20, .activations = 1 << 20};
+  std::string need =
+      "a rank takes about 4.0 MiB, of which 3.0 MiB for parameters and optimizer, but is left ";
+  check_memory(estimate, {.bytes = 4 << 20, .source = "x"});
+  CHECK(tight_memory(estimate, {.bytes = 4 << 20, .source = "x"}).empty());
+  MemoryBudget less{.bytes = (4 << 20) - 1, .source = "the limit of the container"};
+  CHECK_THROWS_WITH(check_memory(estimate, less),
+                    Catch::Contains(need + "4.0 MiB by the limit of the container"));
+  CHECK_THAT(tight_memory(estimate, less),
+             Catch::StartsWith("the memory may not suffice: " + need));
+  less.bytes = (3 << 20) - 1;
+  CHECK_THROWS_WITH(tight_memory(estimate, less),
+                    Catch::StartsWith("out of memory before it starts: " + need));
 }
 
 TEST_CASE("plan: shows the counts, the mesh and the step") {

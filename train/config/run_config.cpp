@@ -1,5 +1,6 @@
 #include "train/config/run_config.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 #include "core/base/counted.h"
@@ -93,6 +94,29 @@ void validate_parallel(const RunConfig& c, int ranks, Problems& problems) {
       c.train.batch, counted(ranks, "rank"), c.train.accumulation, parts, parts);
 }
 
+// Beyond these nothing can be counted, let alone trained. In double: integers would overflow.
+void validate_sizes(const RunConfig& c, Problems& problems) {
+  constexpr double kMostParameters = 1e15, kMostPairs = 9e18;
+  const ModelConfig& m = c.model;
+  auto width = static_cast<double>(m.width), vocabulary = static_cast<double>(m.vocabulary);
+  auto expert = static_cast<double>(c.moe.expert_feed_forward > 0 ? c.moe.expert_feed_forward
+                                                                  : m.feed_forward_width());
+  double feed_forward = std::max(static_cast<double>(m.feed_forward_width()),
+                                 expert * static_cast<double>(c.moe.experts));
+  double parameters = static_cast<double>(m.layers) * width * (4 * width + 3 * feed_forward) +
+                      2 * vocabulary * width;
+  problems.add_if(parameters > kMostParameters,
+                  "model.width is {}, model.layers {} and moe.experts {}: about {:.1e} parameters, "
+                  "and more than {:.0e} cannot be counted; make one of them smaller",
+                  m.width, m.layers, c.moe.experts, parameters, kMostParameters);
+  auto context = static_cast<double>(m.context);
+  double pairs = static_cast<double>(c.train.batch) * context * (context + 1) / 2;
+  problems.add_if(pairs > kMostPairs,
+                  "train.batch is {}, but model.context is {}: that is {:.1e} pairs of tokens in a "
+                  "step, and more than {:.0e} cannot be counted; make one of them smaller",
+                  c.train.batch, m.context, pairs, kMostPairs);
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const RunConfig& config, int ranks) {
@@ -100,6 +124,7 @@ std::vector<std::string> validate(const RunConfig& config, int ranks) {
   validate_model(config.model, problems);
   validate_moe(config.moe, config.model.layers, problems);
   validate_parallel(config, ranks, problems);
+  validate_sizes(config, problems);
   problems.add_if(config.train.length.is_zero(),
                   "train.length is {}: there is nothing to train; give e.g. 2000s",
                   config.train.length.text());
