@@ -18,10 +18,10 @@ DocumentUnit parse_document_unit(const std::string& word);
 
 struct TokenizeOptions {
   DocumentUnit documents = DocumentUnit::file;
-  bool replace = true;           // false: an output that exists must hold the same tokens
   bool end_of_text = true;       // append the tokenizer's end_of_text to every document
   size_t piece_bytes = 1 << 20;  // text encoded at once by a thread; never changes the result
   bool any_content = false;      // take files as they lie, even those that are no text
+  bool replace = true;           // false: an output that exists must hold the same tokens
 };
 
 struct TokenizeProgress {

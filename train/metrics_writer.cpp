@@ -109,6 +109,7 @@ MetricsWriter::~MetricsWriter() {
 }
 
 void MetricsWriter::write(const std::string& line) {
+  wrote_ = true;
   bool ok = std::fwrite(line.data(), 1, line.size(), file_) == line.size();
   if (!ok || std::fflush(file_) != 0) fail_to_write(path_, errno);
 }
@@ -180,6 +181,7 @@ void MetricsWriter::on_checkpoint(const CheckpointReport& r) {
 }
 
 void MetricsWriter::on_end(TrainingEnd end) {
+  if (!wrote_) return;  // there was nothing to train: the file stays that of the finished run
   ordered_json line = line_of("end", step_, elapsed());
   line["reason"] = name_of(end);
   write(line.dump() + "\n");

@@ -34,7 +34,8 @@ class MetricsWriter final : public TrainingObserver {
   std::FILE* file_ = nullptr;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   double earlier_seconds_ = 0;
-  int64_t step_ = 0;  // the last one told of
+  int64_t step_ = 0;    // the last one told of
+  bool wrote_ = false;  // anything in this stretch
 };
 
 }  // namespace adagate

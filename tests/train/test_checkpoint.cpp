@@ -214,9 +214,9 @@ TEST_CASE("checkpoint: shards and manifest account for each other's tensors") {
   error = error_with([](auto& all) { all.push_back({"value/other", all.back().tensor}); });
   CHECK(contains(error, "has the tensor value/other, which the manifest does not name"));
   error = error_with([](auto& all) { all.back().tensor = all.back().tensor.slice(0, 6); });
-  CHECK(contains(error, "value/vector is f32 [6], the manifest says f32 [7]"));
+  CHECK(contains(error, "value/vector is F32 [6], the manifest says f32 [7]"));
   error = error_with([](auto& all) { all.back().tensor = all.back().tensor.to(DType::f64); });
-  CHECK(contains(error, "value/vector is f64 [7], the manifest says f32 [7]"));
+  CHECK(contains(error, "value/vector is F64 [7], the manifest says f32 [7]"));
 }
 
 TEST_CASE("checkpoint: another model's is refused") {

@@ -58,7 +58,8 @@ TEST_CASE("config: wrong keys are named with the nearest one") {
             "x.yaml:2: unknown key 'learning_rate' in train; did you mean "
             "'train.optimizer.learning_rate'?"},
            {"parallel:\n  qqqqqqqq: 1\n",
-            "x.yaml:2: unknown key 'qqqqqqqq' in parallel; the keys are expert, threads"},
+            "x.yaml:2: unknown key 'qqqqqqqq' in parallel; the keys are expert, threads, "
+            "timeout, start_timeout"},
            {"base: other.yaml\n",
             "x.yaml:1: unknown key 'base'; the keys are seed, precision, output, log_level, model, "
             "moe, parallel, data, train, checkpoint"},
@@ -212,7 +213,9 @@ TEST_CASE("config: wrong files") {
   CHECK(message_of_file(files.path("")) == files.path("") + ": is a directory, not a YAML file");
   std::string empty = files.write("empty.yaml", "");
   CHECK(message_of_file(empty) == empty + ": is empty; expected keys such as `train:`");
-  CHECK(message_of_file("/dev/zero") == "/dev/zero: is larger than 256 KiB; is this a YAML file?");
+  CHECK(message_of_file("/dev/zero") == "/dev/zero: is binary data, not text; name a text file");
+  std::string large = files.write("large.yaml", std::string(300 << 10, '#'));
+  CHECK(message_of_file(large) == large + ": is larger than 256 KiB; is this a YAML file?");
 
   std::string a = files.write("a.yaml", "base: sub/b.yaml\n");
   std::string b = files.write("sub/b.yaml", "base: ../a.yaml\n");

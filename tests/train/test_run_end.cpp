@@ -113,7 +113,9 @@ TEST_CASE("run: the best validation loss outlives a stop") {
   config.checkpoint.resume = "auto";
   config.train.length = steps(4);
   config.train.optimizer.learning_rate = 10;  // from now on all is worse
-  Watcher second = watch(config);
+  WatchedRun run(config, {.allowed_changes = {"train.optimizer"}});
+  run.run();
+  const Watcher& second = run.seen;
   REQUIRE(second.steps.size() == 1);
   REQUIRE(second.steps[0].best);
   CHECK(second.steps[0].best->loss == best->loss);
