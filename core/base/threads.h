@@ -1,6 +1,8 @@
 // OpenMP's thread counts, also in builds without OpenMP.
 #pragma once
 
+#include <cstdint>
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -16,27 +18,41 @@ inline int max_threads() {
 #endif
 }
 
-// Inside a parallel region, tells libraries called from here that they are on their own: they size
-// their work by omp_get_max_threads(), which doesn't know that a nested region stays alone.
-class NestedThreads {
+// Threads for work that reads or writes so many numbers, each with a few operations: all of them,
+// or one where it would be done about as soon as the others, asleep, have begun. Never a number
+// between: libgomp ends the threads that a smaller team leaves over, and starts them anew for the
+// next.
+inline int threads_for(int64_t numbers) {
+  constexpr int64_t kWorthWaking = 1 << 17;  // some 40 us on one thread; waking takes as long
+  return numbers > kWorthWaking ? max_threads() : 1;
+}
+
+// The same for a product of m x k by k x n: a number of a matrix takes a quarter of the time above,
+// a multiplication a sixteenth.
+inline int threads_for_product(int64_t m, int64_t n, int64_t k) {
+  return threads_for((m * k + k * n + m * n) / 4 + m * n * k / 16);
+}
+
+// Tells libraries called from here how many threads to take: they size their work by
+// omp_get_max_threads(), which doesn't know that a region within another stays alone.
+class LibraryThreads {
  public:
 #ifdef _OPENMP
-  NestedThreads() : nested_(omp_in_parallel() != 0), before_(omp_get_max_threads()) {
-    if (nested_) omp_set_num_threads(1);
+  explicit LibraryThreads(int threads) : before_(omp_get_max_threads()), now_(threads) {
+    if (now_ != before_) omp_set_num_threads(now_);
   }
-  ~NestedThreads() {
-    if (nested_) omp_set_num_threads(before_);
+  ~LibraryThreads() {
+    if (now_ != before_) omp_set_num_threads(before_);
   }
 #else
-  NestedThreads() {}
+  explicit LibraryThreads(int) {}
 #endif
-  NestedThreads(const NestedThreads&) = delete;
-  NestedThreads& operator=(const NestedThreads&) = delete;
+  LibraryThreads(const LibraryThreads&) = delete;
+  LibraryThreads& operator=(const LibraryThreads&) = delete;
 
 #ifdef _OPENMP
  private:
-  bool nested_;
-  int before_;
+  int before_, now_;
 #endif
 };
 

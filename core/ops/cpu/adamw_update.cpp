@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "core/base/threads.h"
+
 namespace adagate {
 namespace {
 
@@ -33,7 +35,7 @@ void update(const AdamWArgs& a) {
   AdamWFactors<T> f{T(d.gradient), T(d.beta1), T(d.beta2),   T(d.new1),  T(d.new2),
                     T(d.rate),     T(d.root),  T(d.epsilon), T(d.shrink)};
   int64_t blocks = (a.n + kBlock - 1) / kBlock;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.n))
   for (int64_t b = 0; b < blocks; ++b) {
     int64_t begin = b * kBlock, end = std::min(a.n, begin + kBlock);
     a.compute ? update_block<T, true>(a, f, begin, end) : update_block<T, false>(a, f, begin, end);
@@ -52,7 +54,7 @@ template <class T>
 double sum(const T* x, int64_t n) {
   int64_t blocks = (n + kBlock - 1) / kBlock;
   std::vector<double> partial(static_cast<size_t>(blocks));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(n))
   for (int64_t b = 0; b < blocks; ++b) {
     partial[static_cast<size_t>(b)] = block_sum(x + b * kBlock, std::min(kBlock, n - b * kBlock));
   }

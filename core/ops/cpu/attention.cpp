@@ -7,6 +7,7 @@
 // A query's result does not depend on the slicing, hence not on the number of threads.
 #include "core/ops/attention.h"
 
+#include "core/base/threads.h"
 #include "core/ops/cpu/attention_tiles.h"
 
 namespace adagate {
@@ -282,11 +283,11 @@ void forward(const AttentionArgs& a) {
   const int64_t units = a.batch * a.kv_heads, panels = (a.sequence + kPanel<C> - 1) / kPanel<C>;
   if (units == 0 || panels == 0) return;
   // Cut the queries of a unit only as far as the threads need it: each slice packs K and V again.
-  const int64_t threads = available_threads();
+  const int threads = threads_for(units * a.sequence * (a.start + a.sequence) * a.head_dim);
   const int64_t slices = std::clamp<int64_t>((4 * threads + units - 1) / units, 1, panels);
   const int64_t per_slice = (panels + slices - 1) / slices * kPanel<C>;
   const Scratch<C> scratch(threads, Forward<T, Unit>::scratch(a));
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (int64_t i = 0; i < units * slices; ++i) {
     const int64_t slice = slices - 1 - i / units;  // the longest (causal) first
     const int64_t first = slice * per_slice;

@@ -6,6 +6,7 @@
 // by slices of queries and dK, dV by slices of keys (seven products instead of five). Every sum has
 // one owner and one order in both ways, so the result is the same to the last bit and does not
 // depend on the number of threads.
+#include "core/base/threads.h"
 #include "core/ops/attention.h"
 #include "core/ops/cpu/attention_tiles.h"
 
@@ -421,12 +422,12 @@ void backward(const AttentionBackwardArgs& args) {
   const AttentionArgs& a = args.forward;
   const int64_t units = a.batch * a.kv_heads, length = a.sequence;
   if (units == 0 || length == 0) return;
-  const int64_t threads = available_threads();
+  const int threads = threads_for(units * length * length * a.head_dim);
   const double whole = static_cast<double>((units + threads - 1) / threads);
   const double sliced = 1.4 * static_cast<double>(units) / static_cast<double>(threads);
   const Scratch<C> scratch(threads, Backward<T, Unit>::scratch(a, length));
   if (whole <= sliced || length < 2 * kTile<C>) {
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t unit = 0; unit < units; ++unit)
       Backward<T, Unit>(args, unit, {0, length, 0, length, true, true},
                         unit + threads < units ? unit + threads : -1, scratch.of_this_thread())
@@ -437,7 +438,7 @@ void backward(const AttentionBackwardArgs& args) {
   const int64_t slices = std::clamp<int64_t>((6 * threads + units - 1) / units, 1, tiles);
   const int64_t step = (tiles + slices - 1) / slices * kTile<C>;  // kTile is a multiple of kKeys
   const int64_t key_step = round_up(step, kKeys);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (int64_t i = 0; i < 2 * units * slices; ++i) {
     const int64_t unit = i / 2 % units, slice = i / 2 / units;
     Range range{0, length, 0, length, i % 2 == 0, i % 2 != 0};

@@ -3,6 +3,7 @@
 // Many rows (a prompt) go blockwise like training, from the cache.
 #include <cmath>
 
+#include "core/base/threads.h"
 #include "core/device/cpu_buffer.h"
 #include "core/ops/cpu/attention_tiles.h"
 
@@ -94,8 +95,9 @@ template <class T>
 void attend_each(const AttentionStepArgs& a) {
   using C = Compute<T>;
   const int64_t elements = round_up(a.head_dim, kLanes<C>) + round_up(a.start + a.rows, kLanes<C>);
-  const Scratch<C> scratch(available_threads(), elements);
-#pragma omp parallel for schedule(static)
+  const int threads = threads_for(2 * a.rows * a.heads * (a.start + a.rows) * a.head_dim);
+  const Scratch<C> scratch(threads, elements);
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t i = 0; i < a.rows * a.heads; ++i)
     attend<T>(a, i / a.heads, i % a.heads, scratch.of_this_thread().take(elements));
 }

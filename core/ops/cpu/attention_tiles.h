@@ -386,12 +386,4 @@ void on_product_unit(F&& f) {
   f(VectorUnit{});
 }
 
-inline int available_threads() {
-#ifdef _OPENMP
-  return omp_in_parallel() ? 1 : omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
 }  // namespace adagate

@@ -3,6 +3,7 @@
 // an element is a 32-bit mix that vectorises. dbias goes by fixed blocks of rows.
 #include "core/ops/dropout.h"
 
+#include "core/base/threads.h"
 #include "core/ops/cpu/column_sums.h"
 #include "core/ops/cpu/vector_functions.h"
 
@@ -77,7 +78,7 @@ void backward(const DropoutBackwardArgs& a) {
   Tensor partial;
   if (a.dbias) partial = Tensor::empty({blocks, a.cols}, dtype_of<C>());
   C* sums = partial.data<C>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.rows* a.cols))
   for (int64_t b = 0; b < blocks; ++b) {
     C* dbias = sums ? sums + b * a.cols : nullptr;
     if (dbias) std::fill_n(dbias, a.cols, C(0));
@@ -93,7 +94,7 @@ void backward(const DropoutBackwardArgs& a) {
 
 void launch(CpuStream&, const DropoutArgs& a) {
   visit_floating(a.dtype, [&](auto type) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.rows* a.cols))
     for (int64_t row = 0; row < a.rows; ++row) {
       using T = decltype(type);
       a.row_ids ? forward_row<T, true>(a, row) : forward_row<T, false>(a, row);

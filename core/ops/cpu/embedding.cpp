@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/base/threads.h"
+
 namespace adagate {
 namespace {
 
@@ -23,7 +25,7 @@ void forward(const EmbeddingArgs& a) {
   const int64_t cols = a.cols;
   const T* table = static_cast<const T*>(a.table);
   const T* position_table = static_cast<const T*>(a.position_table);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.n* cols))
   for (int64_t i = 0; i < a.n; ++i) {
     const T* row = table + a.tokens[i] * cols;
     T* y = static_cast<T*>(a.y) + i * cols;
@@ -44,12 +46,12 @@ void backward(const EmbeddingBackwardArgs& a) {
   using C = Compute<G>;
   G* dtable = static_cast<G*>(a.dtable);
   if (!a.accumulate) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.table_rows* a.cols))
     for (int64_t row = 0; row < a.table_rows; ++row)
       std::memset(static_cast<void*>(dtable + row * a.cols), 0,
                   static_cast<size_t>(a.cols) * sizeof(G));
   }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.n* a.cols))
   for (int64_t begin = 0; begin < a.cols; begin += kColumns) {
     const int64_t count = std::min(kColumns, a.cols - begin);
     for (int64_t i = 0; i < a.n; ++i) {

@@ -110,7 +110,7 @@ void launch(CpuStream& stream, const GroupedMatmulArgs& p) {
     launch(stream, product(p, whole));
     return;
   }
-  int threads = max_threads();
+  int threads = threads_for_product(p.offsets[p.groups] - p.offsets[0], p.m, p.k);
   auto tasks = make_tasks(p, threads);
   auto count = static_cast<int64_t>(tasks.size());
   std::exception_ptr failure;  // exceptions must not leave the parallel region

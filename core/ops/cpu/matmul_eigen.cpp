@@ -45,7 +45,7 @@ void run(const MatmulArgs& p) {
 }  // namespace
 
 void eigen_matmul(const MatmulArgs& p) {
-  NestedThreads nested;
+  LibraryThreads threads(threads_for_product(p.m, p.n, p.k));
   if (p.c_type == DType::f64) {
     run<double>(p);
   } else {

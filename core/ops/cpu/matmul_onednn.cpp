@@ -145,7 +145,8 @@ bool supported(const MatmulArgs& p) {
 
 bool onednn_matmul(const MatmulArgs& p) {
   if (!supported(p)) return false;
-  Key key{p.m, p.n, p.k, p.lda, p.ldb, p.ldc, 0, max_threads()};
+  const int threads = threads_for_product(p.m, p.n, p.k);
+  Key key{p.m, p.n, p.k, p.lda, p.ldb, p.ldc, 0, threads};
   // Rows are tokens: of A and C in forward and dX, of A and B (summed over) in dW. Made for its
   // number of rows, a product of forward or dX runs up to 1.5 times as fast (f32, B transposed, 64
   // rows; 4 % in bf16), dW slower; so the usual numbers of rows have primitives of their own.
@@ -157,7 +158,7 @@ bool onednn_matmul(const MatmulArgs& p) {
               (static_cast<int>(p.c_type) << 8) | (static_cast<int>(p.bias_type) << 12);
   constexpr size_t kMostPrimitives = 1024;
   thread_local std::unordered_map<Key, Product, KeyHash> products;
-  NestedThreads nested;
+  LibraryThreads limited(threads);
   try {
     auto found = products.find(key);
     if (found == products.end()) {

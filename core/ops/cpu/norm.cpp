@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "core/base/threads.h"
 #include "core/ops/cpu/column_sums.h"
 #include "core/ops/cpu/vector_functions.h"
 
@@ -78,7 +79,7 @@ void backward(const NormBackwardArgs& a) {
   const int64_t blocks = row_blocks(a.rows), stride = 2 * a.cols;
   Tensor partial = Tensor::empty({blocks, stride}, dtype_of<C>());
   C* sums = partial.data<C>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.rows* a.cols))
   for (int64_t b = 0; b < blocks; ++b) {
     C* dgamma = sums + b * stride;
     std::fill_n(dgamma, stride, C(0));
@@ -95,7 +96,7 @@ void backward(const NormBackwardArgs& a) {
 
 void launch(CpuStream&, const NormArgs& a) {
   visit_floating(a.dtype, [&](auto type) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads_for(a.rows* a.cols))
     for (int64_t row = 0; row < a.rows; ++row) forward_row<decltype(type)>(a, row);
   });
 }
