@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """How fast is adagate beside other busy programs?
 
-Trains a small MoE model and generates text from it: with one thread, with threads that wait as
-OpenMP's library does by itself (GOMP_SPINCOUNT=300000), and with the default; on the machine as it
-is and beside busy loops. The variants take turns; the table holds medians of seconds.
+Trains a small MoE model, evaluates it and generates text from it: with one thread, with threads
+that wait as OpenMP's library does by itself (GOMP_SPINCOUNT=300000), and with the default; on the
+machine as it is and beside busy loops. The variants take turns; the table holds medians of seconds.
 
   scripts/bench/neighbours.py
+  scripts/bench/neighbours.py --loops 0 --works train --spins 100,1000,10000
   scripts/bench/neighbours.py --loops 0,2,4 --rounds 5 --program build/cpu-release/bin/adagate
 """
 import argparse
@@ -40,7 +41,9 @@ def command_lines(program, folder):
     generate = [program, "generate", folder / "saved", "--tokens", str(TOKENS), "--ignore-end"]
     subprocess.run([program, "train", folder / "saved.yaml"], check=True,
                    stdout=subprocess.DEVNULL)
+    evaluate = [program, "evaluate", folder / "saved", "--data", text, "--samples", "512"]
     return {"train": lambda threads: [*train, "--set", f"parallel.threads={threads}"],
+            "evaluate": lambda threads: [*evaluate, "--threads", str(threads)],
             "generate": lambda threads: [*generate, "--threads", str(threads)]}
 
 
@@ -53,9 +56,18 @@ def seconds_of(command, variables):
     return time.monotonic() - start
 
 
-def measure(works, loops, rounds):
+def variants_with(spins):
+    """Number of threads and environment of each column."""
+    cores = len(os.sched_getaffinity(0))
+    variants = {"1 thread": (1, {}), f"{cores} threads, long spin": (cores, SPINS),
+                "default": (0, {})}
+    for spin in spins:
+        variants[f"{cores} threads, spin {spin}"] = (cores, {"GOMP_SPINCOUNT": spin})
+    return variants
+
+
+def measure(works, loops, rounds, variants):
     """Rows of text: work, busy loops, seconds of each variant."""
-    variants = {"1 thread": (1, {}), "all, long spin": (0, SPINS), "default": (0, {})}
     print("| work | busy loops | " + " | ".join(variants) + " |")
     print("|---|---|" + "---|" * len(variants))
     for count in loops:
@@ -82,11 +94,15 @@ def main():
                         help="the adagate to measure")
     parser.add_argument("--loops", default="0,2,4", help="numbers of busy loops beside it")
     parser.add_argument("--rounds", type=int, default=5, help="runs of every variant")
+    parser.add_argument("--works", default="train,evaluate,generate", help="what to measure")
+    parser.add_argument("--spins", default="", help="values of GOMP_SPINCOUNT for more columns")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the busy loops end with this program
     with tempfile.TemporaryDirectory() as folder:
         works = command_lines(options.program, pathlib.Path(folder))
-        measure(works, [int(n) for n in options.loops.split(",")], options.rounds)
+        works = {name: works[name] for name in options.works.split(",")}
+        measure(works, [int(n) for n in options.loops.split(",")], options.rounds,
+                variants_with([spin for spin in options.spins.split(",") if spin]))
 
 
 if __name__ == "__main__":

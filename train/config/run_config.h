@@ -25,7 +25,9 @@ struct ParallelConfig {
             "ranks that share the experts of a layer; must divide the number of ranks and of "
             "experts; 1: every rank holds all experts",
             between(1, 65536));
-    v.field("threads", s.threads, "OpenMP threads per rank; 0: the machine's cores / its ranks",
+    v.field("threads", s.threads,
+            "OpenMP threads per rank; 0: the cores that the process may use (affinity, a "
+            "container's CPU quota) / the ranks on the machine",
             between(0, 4096));
     v.field("timeout", s.timeout,
             "seconds without a sign of life from any rank after which those that wait give up and "
