@@ -103,7 +103,9 @@ class OutputWatch final : public TrainingObserver {
 };
 
 void check_not_left_alone(const Trainer& trainer, TrainingEnd end) {
-  bool alone = end == TrainingEnd::stopped_by_signal && stop_signal() == 0;
+  // A signal may have come to another rank.
+  bool alone =
+      end == TrainingEnd::stopped_by_signal && stop_signal() == 0 && output_failure() == EPIPE;
   check(!alone,
         "{}; step {} is saved in {}: go on with --resume=auto, and to see nothing, > /dev/null",
         lost_output(output_failure()), trainer.state().step,

@@ -129,7 +129,7 @@ TEST_CASE("evaluate: another text, or its middle sample alone") {
   CHECK(all.loss > 1);
   for (const Figures& f : {all, one})
     CHECK(f.perplexity == Approx(std::exp(f.loss)).epsilon(1e-5).margin(6e-4));
-  CHECK(evaluated("--data " + mixed + " --samples 100").targets == 26);
+  CHECK(evaluated("--data " + mixed + " --samples 100").targets == 29);
   Outcome none = run("evaluate " + workshop().model() + " --data " + workshop().path("nothing"));
   CHECK(none.status == 1);
   CHECK_THAT(none.output, Contains("nothing"));

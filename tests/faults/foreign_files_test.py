@@ -120,7 +120,7 @@ def commands(world):
         f"--resume={run}/checkpoints/step-00000008", "--overwrite", "--set", "train.length=10s"))
     world.unchanged("overwrite", lambda: world.train("--overwrite"))
     world.unchanged("overwrite and resave", lambda: world.train("--overwrite"))
-    world.unchanged("dry run", lambda: world.train("--dry-run"))
+    world.unchanged("dry run", lambda: world.train("--dry-run", "--overwrite"))
     world.unchanged("config", lambda: world.adagate("config", world.config))
     world.unchanged("evaluate", lambda: world.adagate("evaluate", run))
     world.unchanged("evaluate a copy",

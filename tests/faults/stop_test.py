@@ -116,7 +116,7 @@ def before_first_step(program):
             for _ in range(600):
                 file.write((scratch.path / "text.txt").read_bytes())
         with Run(program, f"data.train={long}") as run:
-            wait_for(lambda: list(run.path.glob("cache/*.partial.*")), "tokenizing", timeout=60,
+            wait_for(lambda: list(run.path.glob("cache/*.tmp-*")), "tokenizing", timeout=60,
                      poll=0.0005)
             run.process.send_signal(signal.SIGINT)
             run.end(130)
