@@ -1,5 +1,9 @@
 #include "train/kept_tokenizer.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <sys/stat.h>
+
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
@@ -38,6 +42,32 @@ bool is_tokenizer(const fs::path& folder, const std::string& hash) {
   }
 }
 
+bool is_own_file(const std::string& name) {
+  return std::find(std::begin(kFiles), std::end(kFiles), final_name(name).value_or(name)) !=
+         std::end(kFiles);
+}
+
+// Makes the folder, or takes the one that a killed run has left. False: it is somebody else's.
+bool make_temporary(const fs::path& folder) {
+  if (mkdir(folder.c_str(), 0777) == 0) return true;
+  int made = errno;
+  std::error_code error;
+  if (made != EEXIST) fail_to_write(folder, made);
+  if (!fs::is_directory(fs::symlink_status(folder, error))) return false;
+  std::vector<fs::path> left;
+  for (const auto& entry : fs::directory_iterator(folder, error)) left.push_back(entry.path());
+  for (const fs::path& file : left)
+    if (!is_own_file(file.filename().string())) return false;
+  for (const fs::path& file : left) fs::remove(file, error);
+  return true;
+}
+
+void remove_temporary(const fs::path& folder) {
+  std::error_code error;
+  for (const char* name : kFiles) fs::remove(folder / name, error);
+  fs::remove(folder, error);  // stays while it holds anything else
+}
+
 }  // namespace
 
 fs::path kept_tokenizer(const fs::path& run, const std::string& hash) {
@@ -50,14 +80,14 @@ void keep_tokenizer(const fs::path& run, const std::string& spec, const Tokenize
   fs::path kept = kept_tokenizer(run, hash), temporary = run / (".tokenizer-" + hash + ".tmp");
   std::error_code error;
   if (fs::exists(fs::symlink_status(kept, error))) return;
-  make_directories(temporary);
-  copy_files(spec, temporary);
-  if (is_tokenizer(temporary, hash)) {
-    fs::rename(temporary, kept, error);
-    if (!error) return sync_directory(run);
+  if (make_temporary(temporary)) {
+    copy_files(spec, temporary);
+    if (is_tokenizer(temporary, hash)) {
+      fs::rename(temporary, kept, error);
+      if (!error) return sync_directory(run);
+    }
+    remove_temporary(temporary);
   }
-  for (const char* name : kFiles) fs::remove(temporary / name, error);
-  fs::remove(temporary, error);
   log::warn("the run keeps no copy of the tokenizer {}: where that is moved, --tokenizer names it",
             spec);
 }
