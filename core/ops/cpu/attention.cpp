@@ -54,7 +54,7 @@ class Forward {
   }
 
   void run() {
-    const typename Unit::Session session;
+    [[maybe_unused]] const typename Unit::Session session;
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = first_; q < last_; q += kPanel<C>) panel(head, q);

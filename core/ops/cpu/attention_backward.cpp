@@ -80,7 +80,7 @@ class Backward {
   }
 
   void run() {
-    const typename Unit::Session session;
+    [[maybe_unused]] const typename Unit::Session session;
     for (int64_t g = 0; g < unit_.group; ++g) {
       const int64_t head = unit_.kv_head * unit_.group + g;
       for (int64_t q = range_.first_query; q < range_.last_query; q += kTile<C>) tile(head, q);

@@ -51,7 +51,7 @@ class WeightGradient {
         left_(static_cast<size_t>(rows_ * kPairs) * sizeof(uint32_t)) {}
 
   void run() {
-    const typename Unit::Session session;
+    [[maybe_unused]] const typename Unit::Session session;
     for (int64_t first = 0; first < p_.k; first += kDepth) {
       const int64_t count = std::min(kDepth, p_.k - first);
       const int64_t pairs = round_up((count + 1) / 2, kTileRows);
@@ -119,7 +119,7 @@ class InputGradient {
         right_(static_cast<size_t>(blocks_ * pairs_ * kBlock) * sizeof(uint32_t)) {}
 
   void run() {
-    const typename Unit::Session session;
+    [[maybe_unused]] const typename Unit::Session session;
     for (int64_t i = 0; i < blocks_; ++i) pack_right(i);
     // Pairs along a row of bf16 are neighbours in memory.
     const auto* weights = static_cast<const uint32_t*>(p_.b);
