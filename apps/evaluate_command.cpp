@@ -2,6 +2,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "apps/commands.h"
@@ -15,6 +16,7 @@
 #include "parallel/placement.h"
 #include "train/evaluation.h"
 #include "train/evaluation_data.h"
+#include "train/json_text.h"
 #include "train/observer.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
@@ -26,8 +28,42 @@ namespace {
 struct Options {
   std::string checkpoint, tokenizer, data;
   int64_t batch = 8, samples = 0, threads = 0;
+  bool json = false;
   RankOptions ranks;
 };
+
+// Names and units are those of metrics.jsonl.
+nlohmann::ordered_json json_of(const LayerRouting& layer) {
+  return {{"block", layer.block},
+          {"single_expert_share", layer.share_with(1)},
+          {"assignments", layer.assignments()},
+          {"load", layer.sums.assigned},
+          {"entropy", layer.mean_entropy()},
+          {"bytes_sent", layer.bytes_sent}};
+}
+
+std::string json_report(const EvaluationResult& result, const RoutingStep* routing) {
+  nlohmann::ordered_json json = {
+      {"loss", result.loss}, {"perplexity", std::exp(result.loss)}, {"targets", result.targets}};
+  if (routing) {
+    json["single_expert_share"] = single_expert_share(*routing);
+    json["experts_per_token"] = experts_per_token(*routing);
+    json["moe"] = nlohmann::ordered_json::array();
+    for (int64_t l = 0; l < routing->layers(); ++l)
+      json["moe"].push_back(json_of(routing->layer(l)));
+  }
+  return json_text(json);
+}
+
+std::string text_report(const EvaluationResult& result, const RoutingStep* routing) {
+  std::string report = fmt::format("loss {:.5f}  perplexity {:.3f}  targets {}\n", result.loss,
+                                   std::exp(result.loss), result.targets);
+  if (!routing) return report;
+  RoutingReport table;
+  table.add(*routing);
+  return report +
+         fmt::format("experts per token {:.3f}\n{}\n", experts_per_token(*routing), table.table());
+}
 
 int run(const Options& options) {
   install_stop_signals();  // which leave no half text in the cache
@@ -61,15 +97,8 @@ int run(const Options& options) {
       evaluate(*saved.model, pass, saved.mesh, routing.get(), [] { return stop_signal() != 0; });
   if (result.stopped) on_all_ranks(world, [] { check_not_stopped("interrupted"); });
   if (launch_from_environment().rank > 0) return 0;
-  std::string report = fmt::format("loss {:.5f}  perplexity {:.3f}  targets {}\n", result.loss,
-                                   std::exp(result.loss), result.targets);
-  if (routing) {
-    RoutingReport table;
-    table.add(*routing);
-    report +=
-        fmt::format("experts per token {:.3f}\n{}\n", experts_per_token(*routing), table.table());
-  }
-  print_output(report);
+  print_output(options.json ? json_report(result, routing.get())
+                            : text_report(result, routing.get()));
   return 0;
 }
 
@@ -86,10 +115,12 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   add_value(*command, "--batch", options->batch, "Samples at a time per rank", between(1, 1 << 20));
   add_value(*command, "--samples", options->samples,
             "Only so many samples, spread evenly over the data; 0: all", between(0, 1e12));
+  command->add_flag("--json", options->json, "Print one JSON object");
   add_threads(*command, options->threads);
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate evaluate runs/quickstart
+  adagate evaluate runs/quickstart --json
   mpirun -n 2 adagate evaluate runs/quickstart --data data/samples/shakespeare.txt --samples 64)");
   command->callback([options, &invocation] {
     invocation.on_ranks = true;

@@ -1,5 +1,6 @@
 // adagate generate: text from a trained model.
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/launch.h"
@@ -14,6 +15,7 @@
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
 #include "train/generation.h"
+#include "train/json_text.h"
 #include "train/saved_model.h"
 
 namespace adagate {
@@ -22,10 +24,20 @@ namespace {
 struct Options {
   std::string checkpoint, tokenizer, prompt = "\n", prompt_file;
   SamplingOptions sampling;
-  bool to_the_end = false;
+  bool to_the_end = false, json = false;
   int64_t seed = 1, threads = 0;
   RankOptions ranks;
 };
+
+std::string json_report(const Options& options, size_t prompt_tokens,
+                        const std::vector<int32_t>& added, const Tokenizer& tokenizer) {
+  bool ended = static_cast<int64_t>(added.size()) < options.sampling.tokens;
+  return json_text({{"prompt", options.prompt},
+                    {"prompt_tokens", prompt_tokens},
+                    {"text", tokenizer.decode(added)},
+                    {"tokens", added},
+                    {"end_of_text", ended}});
+}
 
 int run(Options options) {
   configure_threads(static_cast<int>(options.threads));
@@ -54,6 +66,11 @@ int run(Options options) {
               context);
   }
   bool speaks = launch_from_environment().rank == 0;
+  if (options.json) {
+    auto added = generate(*saved.model, prompt, options.sampling);
+    if (speaks) print_output(json_report(options, prompt.size(), added, tokenizer));
+    return 0;
+  }
   if (speaks) print_output(options.prompt);
   // A character may be spread over tokens: its bytes are printed as they come, in order.
   generate(*saved.model, prompt, options.sampling, [&](int32_t token) {
@@ -87,10 +104,12 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
             between(0.0001, 1));
   add_value(*command, "--seed", options->seed, "Of the draws", at_least(0));
   command->add_flag("--ignore-end", options->to_the_end, "Go on after an end-of-text token");
+  command->add_flag("--json", options->json, "Print one JSON object, at the end");
   add_threads(*command, options->threads);
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:
   adagate generate runs/quickstart --prompt "Shall I compare"
+  adagate generate runs/quickstart --tokens 20 --json
   adagate generate runs/quickstart/checkpoints/step-00000600 --temperature 0 --tokens 50)");
   command->callback([options, &invocation] {
     invocation.on_ranks = true;
