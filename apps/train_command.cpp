@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/config_options.h"
@@ -20,6 +21,7 @@
 #include "parallel/rank_names.h"
 #include "train/config/config_changes.h"
 #include "train/config/config_writer.h"
+#include "train/json_text.h"
 #include "train/metrics_writer.h"
 #include "train/plan_report.h"
 #include "train/progress.h"
@@ -34,15 +36,22 @@ namespace {
 struct Options {
   ConfigOptions config;
   bool dry_run = false;
+  bool json = false;
   bool overwrite = false;
   std::vector<std::string> allowed_changes;
 };
 
-// "2 per rank", or "1 to 4 per rank; 1 on rank 3 (host b)". Collective.
-std::string threads_by_rank(Communicator& world, const Placement& placement) {
+// [ranks] threads of each. Collective.
+std::vector<int64_t> threads_of_ranks(Communicator& world, const Placement& placement) {
   std::vector<int64_t> all(static_cast<size_t>(world.size()));
   int64_t own = placement.threads;
   world.all_gather(&own, all.data(), 1, DType::i64);
+  return all;
+}
+
+// "2 per rank", or "1 to 4 per rank; 1 on rank 3 (host b)". Collective.
+std::string threads_text(const std::vector<int64_t>& all, Communicator& world,
+                         const Placement& placement) {
   auto [least, most] = std::minmax_element(all.begin(), all.end());
   if (*least == *most) return describe_threads(placement);
   std::vector<int> fewest;
@@ -62,7 +71,8 @@ int dry_run(const LoadedConfig& loaded, const Options& options, Communicator& wo
   });
   same_on_all_ranks(world, {file_fact("data.tokenizer", config.data.tokenizer, tokenizer->hash())},
                     "give all ranks the same tokenizer");
-  std::string threads = threads_by_rank(world, placement);
+  std::vector<int64_t> threads = threads_of_ranks(world, placement);
+  std::string described = threads_text(threads, world, placement);
   RunPlan plan;
   // Each looks at the memory of its own host.
   on_all_ranks(world, [&] {
@@ -73,8 +83,15 @@ int dry_run(const LoadedConfig& loaded, const Options& options, Communicator& wo
                              .overwrite = options.overwrite});
   });
   if (world.rank() > 0) return 0;
+  if (options.json) {
+    nlohmann::ordered_json json = json_of(plan);
+    json["threads"] = threads;
+    json["configuration"] = write_yaml(plan.config);
+    print_output(json_text(json));
+    return 0;
+  }
   print_output(
-      fmt::format("{}\n{}threads      {}\n", write_yaml(plan.config), text_of(plan), threads));
+      fmt::format("{}\n{}threads      {}\n", write_yaml(plan.config), text_of(plan), described));
   return 0;
 }
 
@@ -124,7 +141,8 @@ int train(const LoadedConfig& loaded, const Options& options, MpiSession& sessio
                    .config_files = loaded.tree.files(),
                    .allowed_changes = options.allowed_changes},
                   session.world());
-  std::string threads_of_all = threads_by_rank(*session.world(), placement);
+  Communicator& world = *session.world();
+  std::string threads_of_all = threads_text(threads_of_ranks(world, placement), world, placement);
   // Only rank 0 tells; the others work in silence.
   std::unique_ptr<ProgressPrinter> progress;
   std::unique_ptr<MetricsWriter> metrics;
@@ -210,9 +228,15 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
                    "on with, although what follows is computed otherwise; may be repeated")
       ->allow_extra_args(false)
       ->type_name("KEY");
-  command->add_flag("--dry-run", options->dry_run,
-                    "Check tokenizer, data and output, print the effective configuration, memory, "
-                    "mesh and what the run would write where, and stop; nothing is written");
+  auto* dry_run = command->add_flag(
+      "--dry-run", options->dry_run,
+      "Check tokenizer, data and output, print the effective configuration, memory, "
+      "mesh and what the run would write where, and stop; nothing is written");
+  command
+      ->add_flag("--json", options->json,
+                 "Print what --dry-run finds as one JSON object; a run's figures are in its "
+                 "metrics.jsonl")
+      ->needs(dry_run);
   command->add_flag(
       "--overwrite", options->overwrite,
       "Start anew and let checkpoints and metrics in the output directory go; with --resume=DIR "
@@ -223,6 +247,7 @@ void add_train_command(CLI::App& program, Invocation& invocation) {
   adagate train configs/quickstart.yaml --resume=runs/quickstart --output runs/longer)"
                   R"( --set train.length=1200s
   adagate train configs/quickstart.yaml --dry-run
+  adagate train configs/quickstart.yaml --dry-run --json
 Stopping:
   SIGUSR1 to mpirun, or SIGUSR1, SIGTERM, SIGINT or SIGHUP to one rank, saves a checkpoint and ends
   the run with status 0; so do Ctrl-C and a lost terminal without mpirun, where a second Ctrl-C ends

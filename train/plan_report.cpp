@@ -5,7 +5,6 @@
 #include "core/base/bytes_text.h"
 #include "core/base/counted.h"
 #include "core/ops/linear_cross_entropy.h"
-#include "train/flops.h"
 #include "train/progress.h"
 
 namespace adagate {
@@ -97,6 +96,10 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
   return memory;
 }
 
+ParameterCounts planned_parameters(const RunConfig& c) {
+  return count_parameters(c.model, c.moe, expected_experts(c.moe.gate));
+}
+
 double step_flops(const RunConfig& c) {
   int64_t tokens = c.train.batch * c.model.context;
   double assignments = expected_experts(c.moe.gate) * static_cast<double>(moe_layers(c)) *
@@ -107,7 +110,7 @@ double step_flops(const RunConfig& c) {
 
 std::string plan_report(const RunConfig& c, int ranks) {
   double experts = expected_experts(c.moe.gate);
-  ParameterCounts counts = count_parameters(c.model, c.moe, experts);
+  ParameterCounts counts = planned_parameters(c);
   MemoryEstimate memory = estimate_memory(c, ranks);
   int64_t tokens = c.train.batch * c.model.context;
   std::string text = fmt::format(

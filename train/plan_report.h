@@ -4,6 +4,7 @@
 #include <string>
 
 #include "train/config/run_config.h"
+#include "train/flops.h"
 
 namespace adagate {
 
@@ -14,6 +15,10 @@ struct MemoryEstimate {
 };
 
 MemoryEstimate estimate_memory(const RunConfig& config, int ranks);
+
+// Of the whole model; active: with the experts that a token takes as far as the policy tells
+// beforehand.
+ParameterCounts planned_parameters(const RunConfig& config);
 
 // Floating-point operations of one step over all ranks, as far as the policy tells beforehand.
 double step_flops(const RunConfig& config);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -51,5 +52,8 @@ RunPlan plan_run(RunConfig config, const PlanOptions& options);
 
 // The report of plan_report() and, line by line, what is read and what is written where.
 std::string text_of(const RunPlan& plan);
+
+// The same as an object, whose fields docs/commands.md describes.
+nlohmann::ordered_json json_of(const RunPlan& plan);
 
 }  // namespace adagate

@@ -95,6 +95,92 @@ TEST_CASE("generate --json: prompt, text and tokens") {
   CHECK(replaced["prompt"] == "a\xef\xbf\xbd\"");
 }
 
+TEST_CASE("train --dry-run --json: the plan, for the ranks there are") {
+  std::string line = workshop().train("dry", "--dry-run");
+  json plan = printed(line);
+  CHECK(keys_of(plan) == Keys{"active_parameters",
+                              "checkpoint_bytes",
+                              "checkpoints_bytes",
+                              "configuration",
+                              "disk_free_bytes",
+                              "expert_parallel",
+                              "flops_per_step",
+                              "initial_weights",
+                              "memory_activations_bytes",
+                              "memory_available_by",
+                              "memory_available_bytes",
+                              "memory_parameters_bytes",
+                              "output",
+                              "parameters",
+                              "ranks",
+                              "resumes_from",
+                              "samples_per_step",
+                              "steps",
+                              "steps_per_epoch",
+                              "threads",
+                              "tokenizer",
+                              "tokens_per_step",
+                              "train",
+                              "validation",
+                              "vocabulary"});
+  json train = {{"path", workshop().path("text")},
+                {"token_file", true},
+                {"bytes", std::filesystem::file_size(workshop().path("text"))},
+                {"tokens", 600},
+                {"samples", 90}};
+  CHECK(plan["train"] == train);
+  json validation = {{"path", workshop().path("text")},
+                     {"token_file", true},
+                     {"bytes", nullptr},
+                     {"tokens", nullptr},
+                     {"samples", 10}};
+  CHECK(plan["validation"] == validation);
+  json figures = {{"steps", 30},
+                  {"steps_per_epoch", 12},
+                  {"ranks", 1},
+                  {"expert_parallel", 1},
+                  {"samples_per_step", 8},
+                  {"tokens_per_step", 48},
+                  {"threads", {1}},
+                  {"tokenizer", "byte"},
+                  {"vocabulary", 257},
+                  {"resumes_from", nullptr},
+                  {"initial_weights", nullptr},
+                  {"output", workshop().path("dry")}};
+  for (const auto& [key, value] : figures.items()) {
+    CAPTURE(key);
+    CHECK(plan[key] == value);
+  }
+  CHECK(plan["parameters"] > plan["active_parameters"]);
+  CHECK(plan["memory_parameters_bytes"] == 16 * plan["parameters"].get<int64_t>());
+  CHECK(plan["checkpoint_bytes"] >= 12 * plan["parameters"].get<int64_t>());
+  CHECK(plan["flops_per_step"] > 0);
+  CHECK(run(line).output.starts_with(plan["configuration"].get<std::string>()));
+  json two = printed_by_two_ranks(line + " --set parallel.expert=2");
+  CHECK(two["ranks"] == 2);
+  CHECK(two["expert_parallel"] == 2);
+  CHECK(two["threads"] == json{1, 1});
+  CHECK(two["parameters"] == plan["parameters"]);
+  CHECK_FALSE(workshop().exists("dry"));
+}
+
+TEST_CASE("train --dry-run --json: what is not known before tokenizing is null") {
+  json text = printed(workshop().train(
+      "dry",
+      "--dry-run --set data.validation_share=0 --set data.tokenizer=tests/reference/fixtures/"
+      "tokenizer.json --set data.train=" +
+          workshop().path("lines")));
+  CHECK(text["train"]["token_file"] == false);
+  CHECK(text["train"]["bytes"] == 600);
+  for (const char* key : {"tokens", "samples"}) CHECK(text["train"][key].is_null());
+  for (const char* key : {"steps_per_epoch", "validation"}) CHECK(text[key].is_null());
+  json resumed = printed("train " + workshop().model() + "/config.yaml --dry-run --resume");
+  CHECK(resumed["resumes_from"] == workshop().model() + "/checkpoints/step-00000030");
+  Outcome alone = run(workshop().train("dry", "--json"));
+  CHECK(alone.status == 2);
+  CHECK(alone.output.starts_with("adagate: error: --json requires --dry-run"));
+}
+
 TEST_CASE("--json: an error leaves standard output empty") {
   for (std::string line : {"evaluate ", "generate "}) {
     Outcome outcome = run(line + workshop().path("nothing") + " --json 2>/dev/null");
