@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/options.h"
@@ -12,6 +13,7 @@
 #include "data/token_file.h"
 #include "train/checkpoint_report.h"
 #include "train/file_report.h"
+#include "train/json_text.h"
 #include "train/saved_model.h"
 
 namespace adagate {
@@ -22,23 +24,35 @@ namespace fs = std::filesystem;
 struct Options {
   std::string path;
   std::string tokenizer;
+  bool json = false;
 };
 
-std::string describe_token_file(const Options& options) {
+Report describe_token_file(const Options& options) {
   TokenFile file(options.path);
   const TokenView& view = file.view();
   view.verify();
-  std::string text = fmt::format(
-      "{}: token file, sound\n  tokens      {}\n  documents   {}\n  tokenizer   {} (hash {:016x})\n"
-      "  vocabulary  {} ({} bytes per token)\n",
-      options.path, view.size(), view.documents(), view.tokenizer_name(), view.tokenizer_hash(),
-      view.vocabulary(), view.token_width());
-  if (options.tokenizer.empty()) return text;
+  std::string hash = fmt::format("{:016x}", view.tokenizer_hash());
+  Report report{
+      .text = fmt::format("{}: token file, sound\n  tokens      {}\n  documents   {}\n"
+                          "  tokenizer   {} (hash {})\n  vocabulary  {} ({} bytes per token)\n",
+                          options.path, view.size(), view.documents(), view.tokenizer_name(), hash,
+                          view.vocabulary(), view.token_width()),
+      .json = {{"path", options.path},
+               {"kind", "token_file"},
+               {"tokens", view.size()},
+               {"documents", view.documents()},
+               {"tokenizer", view.tokenizer_name()},
+               {"tokenizer_hash", hash},
+               {"vocabulary", view.vocabulary()},
+               {"token_bytes", view.token_width()}}};
+  if (options.tokenizer.empty()) return report;
   auto tokenizer = load_tokenizer(options.tokenizer);
   view.check_tokenizer(*tokenizer);
   std::vector<int32_t> ids(static_cast<size_t>(std::min<int64_t>(view.size(), 100)));
   view.read(0, ids);
-  return text + fmt::format("  it begins\n{}\n", tokenizer->decode(ids));
+  report.text += fmt::format("  it begins\n{}\n", tokenizer->decode(ids));
+  report.json["begins"] = tokenizer->decode(ids);
+  return report;
 }
 
 bool holds_any(const fs::path& directory, std::initializer_list<const char*> names) {
@@ -54,19 +68,26 @@ std::vector<fs::path> tensor_files_in(const fs::path& directory) {
   return files;
 }
 
-std::string describe_directory(const fs::path& path, int& unsound) {
+Report describe_directory(const fs::path& path, int& unsound) {
   if (holds_any(path, {"manifest.json", "checkpoints"}) || find_latest(path))
     return checkpoint_report(resolve_checkpoint(path));
-  std::string text = tensor_files_report(tensor_files_in(path), unsound);
-  fs::path index = path / "model.safetensors.index.json";
-  if (fs::exists(index)) text += json_file_report(index);
-  if (!text.empty()) return text;
+  Report files = tensor_files_report(tensor_files_in(path), unsound), index;
+  fs::path index_file = path / "model.safetensors.index.json";
+  if (fs::exists(index_file)) index = json_file_report(index_file);
+  std::string text = files.text + index.text;
+  if (!text.empty()) {
+    return {text,
+            {{"path", path.string()},
+             {"kind", "tensor_files"},
+             {"files", files.json},
+             {"index", index.json}}};
+  }
   check(holds_any(path, {"tokenizer.json", "encoder.json", "vocab.json"}),
         "{}: holds neither a run, nor checkpoints, tensor files or a tokenizer", path.string());
   return tokenizer_report(path);
 }
 
-std::string describe(const Options& options, int& unsound) {
+Report describe(const Options& options, int& unsound) {
   const fs::path path = options.path;
   check(fs::exists(path), "{}: no such file or directory", options.path);
   if (fs::is_directory(path)) return describe_directory(path, unsound);
@@ -87,7 +108,8 @@ std::string describe(const Options& options, int& unsound) {
 
 int run(const Options& options) {
   int unsound = 0;
-  print_output(describe(options, unsound));
+  Report report = describe(options, unsound);
+  print_output(options.json ? json_text(report.json) : report.text);
   check(unsound == 0, "{}: of its tensor files {} can't be read, see above", options.path, unsound);
   return 0;
 }
@@ -102,9 +124,11 @@ void add_inspect_command(CLI::App& program, Invocation& invocation) {
   add_value(*command, "PATH", options->path, "File or directory", a_path())->required();
   add_value(*command, "--tokenizer", options->tokenizer,
             "Of a token file: also print how its text begins; byte or a path", a_path());
+  command->add_flag("--json", options->json, "Print one JSON object");
   command->footer(R"(Under mpirun or srun every rank prints what it is asked for.
 Examples:
   adagate inspect runs/quickstart
+  adagate inspect runs/quickstart --json
   adagate inspect runs/quickstart/checkpoints/step-00000600
   adagate inspect shakespeare.tokens --tokenizer byte)");
   command->callback(

@@ -7,19 +7,24 @@
 namespace adagate {
 namespace {
 
-std::string shards_text(const std::filesystem::path& path, const Manifest& manifest) {
-  std::string text;
+using nlohmann::ordered_json;
+
+Report shards_report(const std::filesystem::path& path, const Manifest& manifest) {
+  Report report{.json = ordered_json::array()};
   for (const ShardInfo& shard : manifest.shards) {
     bool sound = checksum_file(path / shard.file) == shard.checksum;
-    text += fmt::format("  {:<36} {:>14} bytes  {}\n", shard.file, shard.bytes,
-                        sound ? "sound" : "DAMAGED: does not match its checksum");
+    report.text += fmt::format("  {:<36} {:>14} bytes  {}\n", shard.file, shard.bytes,
+                               sound ? "sound" : "DAMAGED: does not match its checksum");
+    report.json.push_back({{"file", shard.file}, {"bytes", shard.bytes}, {"sound", sound}});
   }
-  return text;
+  return report;
 }
 
-std::string tensors_text(const Manifest& manifest) {
+// An object with the list of the parameters' tensors and the totals.
+Report tensors_report(const Manifest& manifest) {
   constexpr std::string_view kValue = "value/";
   std::string text;
+  ordered_json tensors = ordered_json::array();
   int64_t elements = 0, moments = 0;
   for (auto& [key, tensor] : manifest.tensors) {
     if (key.rfind(kValue, 0) != 0) {
@@ -27,18 +32,22 @@ std::string tensors_text(const Manifest& manifest) {
       continue;
     }
     elements += tensor.shape.numel();
-    text +=
-        fmt::format("  {:<48} {:<5} {:<20} {}\n", key.substr(kValue.size()), name_of(tensor.dtype),
-                    tensor.shape.str(),
-                    tensor.slices.size() > 1 ? fmt::format("{} slices", tensor.slices.size()) : "");
+    std::string name = key.substr(kValue.size());
+    size_t slices = tensor.slices.size();
+    text += fmt::format("  {:<48} {:<5} {:<20} {}\n", name, name_of(tensor.dtype),
+                        tensor.shape.str(), slices > 1 ? fmt::format("{} slices", slices) : "");
+    tensors.push_back({{"name", name},
+                       {"type", name_of(tensor.dtype)},
+                       {"shape", std::vector<int64_t>(tensor.shape.begin(), tensor.shape.end())},
+                       {"slices", slices}});
   }
-  return text +
-         fmt::format("{} parameters in all, {} tensors of optimizer state\n", elements, moments);
+  text += fmt::format("{} parameters in all, {} tensors of optimizer state\n", elements, moments);
+  return {text, {{"tensors", tensors}, {"parameters", elements}, {"optimizer_tensors", moments}}};
 }
 
 }  // namespace
 
-std::string checkpoint_report(const std::filesystem::path& path) {
+Report checkpoint_report(const std::filesystem::path& path) {
   Manifest manifest = read_manifest(path);
   const TrainingState& state = manifest.state;
   std::string text = fmt::format(
@@ -47,9 +56,23 @@ std::string checkpoint_report(const std::filesystem::path& path) {
       path.string(), state.step, state.epoch, state.epoch_step, state.consumed_samples,
       state.consumed_tokens, counted(manifest.ranks, "rank"), manifest.expert_parallel);
   for (auto& [key, value] : state.extra) text += fmt::format("  {:<17} {}\n", key, value);
-  text += "shards\n" + shards_text(path, manifest);
-  text += "parameters\n" + tensors_text(manifest);
-  return text + "configuration\n" + manifest.config_yaml;
+  Report shards = shards_report(path, manifest), tensors = tensors_report(manifest);
+  text += "shards\n" + shards.text + "parameters\n" + tensors.text + "configuration\n" +
+          manifest.config_yaml;
+  ordered_json json = {{"path", path.string()},
+                       {"kind", "checkpoint"},
+                       {"step", state.step},
+                       {"epoch", state.epoch},
+                       {"epoch_step", state.epoch_step},
+                       {"consumed_samples", state.consumed_samples},
+                       {"consumed_tokens", state.consumed_tokens},
+                       {"ranks", manifest.ranks},
+                       {"expert_parallel", manifest.expert_parallel},
+                       {"extra", state.extra},
+                       {"shards", shards.json}};
+  json.update(tensors.json);
+  json["configuration"] = manifest.config_yaml;
+  return {text, json};
 }
 
 }  // namespace adagate

@@ -16,10 +16,16 @@ namespace fs = std::filesystem;
 namespace {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 constexpr const char* kNotOurs = "no token file, tensor file, tokenizer or checkpoint";
 
-std::string index_report(const json& root, const fs::path& path) {
+// What every object of a report begins with.
+ordered_json json_of(const fs::path& path, const char* kind) {
+  return {{"path", path.string()}, {"kind", kind}};
+}
+
+Report index_report(const json& root, const fs::path& path) {
   const json& map = root["weight_map"];
   check(map.is_object(), "{}: its weight_map is no object of tensor: file", path.string());
   std::map<std::string, int64_t> tensors_of;
@@ -27,8 +33,11 @@ std::string index_report(const json& root, const fs::path& path) {
     check(file.is_string(), "{}: the file of tensor {} is not a name", path.string(), tensor);
     ++tensors_of[file.get<std::string>()];
   }
-  std::string text = fmt::format("{}: index of a model in {} (safetensors)\n", path.string(),
-                                 counted(tensors_of.size(), "shard"));
+  Report report{.text = fmt::format("{}: index of a model in {} (safetensors)\n", path.string(),
+                                    counted(tensors_of.size(), "shard")),
+                .json = json_of(path, "tensor_index")};
+  std::string& text = report.text;
+  ordered_json shards = ordered_json::array();
   size_t missing = 0;
   for (const auto& [file, count] : tensors_of) {
     std::error_code error;
@@ -36,21 +45,38 @@ std::string index_report(const json& root, const fs::path& path) {
     missing += !there;
     text += fmt::format("  {:<48} {}{}\n", file, counted(count, "tensor"),
                         there ? "" : ", MISSING beside the index");
+    shards.push_back({{"file", file}, {"tensors", count}, {"missing", !there}});
   }
   text += fmt::format("{}", counted(map.size(), "tensor"));
   auto metadata = root.find("metadata");
-  if (metadata != root.end() && metadata->is_object() && metadata->contains("total_size"))
-    text += fmt::format(", {} bytes", (*metadata)["total_size"].dump());
+  ordered_json bytes;
+  if (metadata != root.end() && metadata->is_object() && metadata->contains("total_size")) {
+    const json& size = (*metadata)["total_size"];
+    text += fmt::format(", {} bytes", size.dump());
+    if (size.is_number()) bytes = size;
+  }
   if (missing > 0) text += fmt::format(", {} missing", counted(missing, "shard"));
-  return text + "\n";
+  text += "\n";
+  report.json.update({{"shards", shards},
+                      {"missing_shards", missing},
+                      {"tensor_count", map.size()},
+                      {"bytes", bytes}});
+  return report;
 }
 
-std::string model_config_report(const json& root, const fs::path& path) {
-  std::string text = fmt::format(
-      "{}: a model's configuration (Hugging Face), which adagate doesn't read\n", path.string());
-  for (const auto& [key, value] : root.items())
-    if (value.is_primitive()) text += fmt::format("  {} = {}\n", key, value.dump());
-  return text;
+Report model_config_report(const json& root, const fs::path& path) {
+  Report report{.text = fmt::format(
+                    "{}: a model's configuration (Hugging Face), which adagate doesn't read\n",
+                    path.string()),
+                .json = json_of(path, "model_config")};
+  ordered_json values = ordered_json::object();
+  for (const auto& [key, value] : root.items()) {
+    if (!value.is_primitive()) continue;
+    report.text += fmt::format("  {} = {}\n", key, value.dump());
+    values[key] = value;
+  }
+  report.json["values"] = values;
+  return report;
 }
 
 bool is_vocabulary(const json& root) {
@@ -59,7 +85,7 @@ bool is_vocabulary(const json& root) {
          });
 }
 
-std::string metrics_report(const fs::path& path) {
+Report metrics_report(const fs::path& path) {
   std::ifstream in(path);
   std::string line;
   int64_t lines = 0, first = -1, last = -1;
@@ -70,50 +96,90 @@ std::string metrics_report(const fs::path& path) {
     last = item["step"].get<int64_t>();
     if (first < 0) first = last;
   }
-  return fmt::format("{}: metrics of a run\n  lines  {}\n  steps  {} to {}\n", path.string(), lines,
-                     first, last);
+  Report report{.text = fmt::format("{}: metrics of a run\n  lines  {}\n  steps  {} to {}\n",
+                                    path.string(), lines, first, last),
+                .json = json_of(path, "metrics")};
+  report.json.update({{"lines", lines}, {"first_step", nullptr}, {"last_step", nullptr}});
+  if (lines > 0) report.json.update({{"first_step", first}, {"last_step", last}});
+  return report;
+}
+
+// "utf-8" and the like; "bytes": a text in another encoding, taken byte for byte.
+const char* name_of(FileForm form, bool utf8) {
+  switch (form) {
+    case FileForm::utf16_le:
+      return "utf-16le";
+    case FileForm::utf16_be:
+      return "utf-16be";
+    case FileForm::gzip:
+      return "gzip";
+    case FileForm::zstd:
+      return "zstd";
+    default:
+      return utf8 ? "utf-8" : "bytes";
+  }
 }
 
 }  // namespace
 
-std::string tensor_file_report(const fs::path& path) {
+Report tensor_file_report(const fs::path& path) {
   SafetensorsFile file(path);
   std::string text = fmt::format("{}: tensor file (safetensors)\n", path.string());
+  ordered_json tensors = ordered_json::array();
   for (const auto& [key, value] : file.metadata()) text += fmt::format("  {} = {}\n", key, value);
   int64_t elements = 0, bytes = 0;
   for (const auto& [name, entry] : file.tensors()) {
     text += fmt::format("  {:<48} {:<7} [{}]\n", name, entry.type, fmt::join(entry.dims, ", "));
+    tensors.push_back({{"name", name}, {"type", entry.type}, {"shape", entry.dims}});
     int64_t count = 1;
     for (int64_t d : entry.dims) count *= d;
     elements += count;
     bytes += static_cast<int64_t>(entry.end - entry.begin);
   }
-  return text +
-         fmt::format("{} tensors, {} elements, {} bytes\n", file.tensors().size(), elements, bytes);
+  text +=
+      fmt::format("{} tensors, {} elements, {} bytes\n", file.tensors().size(), elements, bytes);
+  ordered_json json = json_of(path, "tensor_file");
+  json.update({{"metadata", file.metadata()},
+               {"tensors", tensors},
+               {"elements", elements},
+               {"bytes", bytes}});
+  return {text, json};
 }
 
-std::string tensor_files_report(const std::vector<fs::path>& paths, int& unsound) {
-  std::string text;
+Report tensor_files_report(const std::vector<fs::path>& paths, int& unsound) {
+  Report all{.json = ordered_json::array()};
   for (const fs::path& path : paths) {
+    Report one;
     try {
-      text += tensor_file_report(path);
+      one = tensor_file_report(path);
     } catch (const Error& e) {
-      text += fmt::format("{}\n", e.what());
+      one = {.text = fmt::format("{}\n", e.what()), .json = json_of(path, "tensor_file")};
+      one.json["error"] = e.what();
       ++unsound;
     }
+    all.text += one.text;
+    all.json.push_back(one.json);
   }
-  return text;
+  return all;
 }
 
-std::string tokenizer_report(const fs::path& path) {
+Report tokenizer_report(const fs::path& path) {
   auto tokenizer = load_tokenizer(path.string());
-  return fmt::format(
-      "{}: tokenizer {}\n  vocabulary   {}\n  end of text  {}\n  hash         {:016x}\n",
-      path.string(), tokenizer->name(), tokenizer->vocabulary_size(), tokenizer->end_of_text(),
-      tokenizer->hash());
+  int32_t end = tokenizer->end_of_text();
+  std::string hash = fmt::format("{:016x}", tokenizer->hash());
+  Report report{.text = fmt::format("{}: tokenizer {}\n  vocabulary   {}\n  end of text  {}\n"
+                                    "  hash         {}\n",
+                                    path.string(), tokenizer->name(), tokenizer->vocabulary_size(),
+                                    end, hash),
+                .json = json_of(path, "tokenizer")};
+  report.json.update({{"name", tokenizer->name()},
+                      {"vocabulary", tokenizer->vocabulary_size()},
+                      {"end_of_text", end >= 0 ? ordered_json(end) : ordered_json()},
+                      {"hash", hash}});
+  return report;
 }
 
-std::string json_file_report(const fs::path& path) {
+Report json_file_report(const fs::path& path) {
   std::string text = read_text_file(path, "file");
   check_is_text(std::string_view(text).substr(0, kFileHead), path.string());
   json root = json::parse(text, nullptr, false);
@@ -124,8 +190,13 @@ std::string json_file_report(const fs::path& path) {
     return model_config_report(root, path);
   if (root.is_object() && root.contains("model")) return tokenizer_report(path);
   if (root.is_object() && is_vocabulary(root)) {
-    return fmt::format("{}: a tokenizer's vocabulary of {}; inspect its folder, with the merges\n",
-                       path.string(), counted(root.size(), "token"));
+    Report report{
+        .text = fmt::format("{}: a tokenizer's vocabulary of {}; inspect its folder, with the "
+                            "merges\n",
+                            path.string(), counted(root.size(), "token")),
+        .json = json_of(path, "vocabulary")};
+    report.json["vocabulary"] = root.size();
+    return report;
   }
   std::vector<std::string> keys;
   if (root.is_object())
@@ -137,7 +208,7 @@ std::string json_file_report(const fs::path& path) {
        keys.empty() ? "" : " with the keys ", fmt::join(keys, ", "), more ? ", ..." : "");
 }
 
-std::string other_file_report(const fs::path& path) {
+Report other_file_report(const fs::path& path) {
   std::string head = read_file_head(path.string());
   if (head.starts_with("{\"step\":")) return metrics_report(path);
   FileKind kind = file_kind(head);
@@ -145,11 +216,14 @@ std::string other_file_report(const fs::path& path) {
   auto size = fs::file_size(path, error);
   constexpr const char* kReads = "'adagate tokenize' and data.train read it";
   if (kind.form == FileForm::other) fail("{}: is {}; it is {}", path.string(), kNotOurs, kind.noun);
-  if (kind.form == FileForm::text) {
-    bool utf8 = first_not_utf8(head) == head.npos;
+  bool utf8 = first_not_utf8(head) == head.npos;
+  if (kind.form == FileForm::text)
     kind.noun = utf8 ? "text in UTF-8" : "text that is not in UTF-8, taken byte for byte";
-  }
-  return fmt::format("{}: {}\n  bytes  {}\n{}\n", path.string(), kind.noun, size, kReads);
+  Report report{
+      .text = fmt::format("{}: {}\n  bytes  {}\n{}\n", path.string(), kind.noun, size, kReads),
+      .json = json_of(path, "text")};
+  report.json.update({{"form", name_of(kind.form, utf8)}, {"bytes", size}});
+  return report;
 }
 
 }  // namespace adagate

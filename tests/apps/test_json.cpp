@@ -181,8 +181,110 @@ TEST_CASE("train --dry-run --json: what is not known before tokenizing is null")
   CHECK(alone.output.starts_with("adagate: error: --json requires --dry-run"));
 }
 
+TEST_CASE("inspect --json: a checkpoint") {
+  json checkpoint = printed("inspect " + workshop().model());
+  CHECK(keys_of(checkpoint) == Keys{"configuration", "consumed_samples", "consumed_tokens", "epoch",
+                                    "epoch_step", "expert_parallel", "extra", "kind",
+                                    "optimizer_tensors", "parameters", "path", "ranks", "shards",
+                                    "step", "tensors"});
+  CHECK(checkpoint["path"] == workshop().model() + "/checkpoints/step-00000030");
+  CHECK(checkpoint["kind"] == "checkpoint");
+  CHECK(checkpoint["step"] == 30);
+  CHECK(checkpoint["epoch"] == 2);
+  CHECK(checkpoint["epoch_step"] == 6);
+  CHECK(checkpoint["ranks"] == 1);
+  CHECK(checkpoint["extra"]["tokenizer"] == "byte");
+  CHECK(checkpoint["shards"].size() == 1);
+  CHECK(checkpoint["shards"][0]["sound"] == true);
+  CHECK(checkpoint["shards"][0]["bytes"] > 12 * checkpoint["parameters"].get<int64_t>());
+  int64_t elements = 0;
+  bool embedding = false;
+  for (const json& tensor : checkpoint["tensors"]) {
+    CHECK(keys_of(tensor) == Keys{"name", "shape", "slices", "type"});
+    int64_t count = 1;
+    for (int64_t d : tensor["shape"]) count *= d;
+    elements += count;
+    embedding |= tensor["name"] == "embedding.tokens" && tensor["shape"] == json{257, 16};
+  }
+  CHECK(elements == checkpoint["parameters"]);
+  CHECK(embedding);
+  CHECK(checkpoint["configuration"].get<std::string>().find("  length: 30s") != std::string::npos);
+  json metrics = printed("inspect " + workshop().model() + "/metrics.jsonl");
+  CHECK(metrics["kind"] == "metrics");
+  CHECK(metrics["first_step"] == 1);
+  CHECK(metrics["last_step"] == 30);
+  CHECK(metrics["lines"] >= 30);
+}
+
+TEST_CASE("inspect --json: tokens, texts and tokenizers") {
+  std::string file = workshop().path("text");
+  json tokens = printed("inspect " + file);
+  json expected = {{"path", file},        {"kind", "token_file"},
+                   {"tokens", 600},       {"documents", 200},
+                   {"tokenizer", "byte"}, {"vocabulary", 257},
+                   {"token_bytes", 2},    {"tokenizer_hash", tokens["tokenizer_hash"]}};
+  CHECK(tokens == expected);
+  CHECK(tokens["tokenizer_hash"].get<std::string>().size() == 16);
+  json begins = printed("inspect --tokenizer byte " + file);
+  CHECK(begins["begins"].get<std::string>().starts_with("ab<|endoftext|>ab"));
+  json text = {
+      {"path", workshop().path("lines")}, {"kind", "text"}, {"form", "utf-8"}, {"bytes", 600}};
+  CHECK(printed("inspect " + workshop().path("lines")) == text);
+  workshop().write("latin", "caf\xe9 au lait");
+  CHECK(printed("inspect " + workshop().path("latin"))["form"] == "bytes");
+  run_shell("gzip -k " + workshop().path("lines"));
+  CHECK(printed("inspect " + workshop().path("lines.gz"))["form"] == "gzip");
+  json tokenizer = printed("inspect tests/reference/fixtures/tokenizer.json");
+  CHECK(keys_of(tokenizer) == Keys{"end_of_text", "hash", "kind", "name", "path", "vocabulary"});
+  CHECK(tokenizer["kind"] == "tokenizer");
+  CHECK(tokenizer["vocabulary"] > 256);
+}
+
+TEST_CASE("inspect --json: tensor files, one of them unsound, and their index") {
+  std::string folder = workshop().path("tensors");
+  run_shell("mkdir " + folder);
+  std::string header = R"({"half":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}})";
+  std::string length(8, '\0');
+  length[0] = static_cast<char>(header.size());
+  workshop().write("tensors/a.safetensors", length + header + "123456789012");
+  json file = {{"path", folder + "/a.safetensors"},
+               {"kind", "tensor_file"},
+               {"metadata", json::object()},
+               {"tensors", json::array({{{"name", "half"}, {"type", "F16"}, {"shape", {2, 3}}}})},
+               {"elements", 6},
+               {"bytes", 12}};
+  CHECK(printed("inspect " + folder + "/a.safetensors") == file);
+  json alone = {{"path", folder}, {"kind", "tensor_files"}, {"files", {file}}, {"index", nullptr}};
+  CHECK(printed("inspect " + folder) == alone);
+  workshop().write("tensors/b.safetensors", "x");
+  workshop().write("tensors/model.safetensors.index.json",
+                   R"({"metadata": {"total_size": 24},
+                       "weight_map": {"half": "a.safetensors", "x": "c.safetensors"}})");
+  json all = printed("inspect " + folder, 1);
+  REQUIRE(all["files"].size() == 2);
+  CHECK(all["files"][0] == file);
+  CHECK(keys_of(all["files"][1]) == Keys{"error", "kind", "path"});
+  json index = {
+      {"path", folder + "/model.safetensors.index.json"},
+      {"kind", "tensor_index"},
+      {"shards", json::array({{{"file", "a.safetensors"}, {"tensors", 1}, {"missing", false}},
+                              {{"file", "c.safetensors"}, {"tensors", 1}, {"missing", true}}})},
+      {"missing_shards", 1},
+      {"tensor_count", 2},
+      {"bytes", 24}};
+  CHECK(all["index"] == index);
+  workshop().write("tensors/config.json", R"({"model_type": "gpt2", "width": 8, "list": []})");
+  json config = {{"path", folder + "/config.json"},
+                 {"kind", "model_config"},
+                 {"values", {{"model_type", "gpt2"}, {"width", 8}}}};
+  CHECK(printed("inspect " + folder + "/config.json") == config);
+  workshop().write("tensors/vocab.json", R"({"a": 0, "b": 1})");
+  json vocabulary = {{"path", folder + "/vocab.json"}, {"kind", "vocabulary"}, {"vocabulary", 2}};
+  CHECK(printed("inspect " + folder + "/vocab.json") == vocabulary);
+}
+
 TEST_CASE("--json: an error leaves standard output empty") {
-  for (std::string line : {"evaluate ", "generate "}) {
+  for (std::string line : {"evaluate ", "generate ", "inspect "}) {
     Outcome outcome = run(line + workshop().path("nothing") + " --json 2>/dev/null");
     CHECK(outcome.status == 1);
     CHECK(outcome.output.empty());

@@ -70,7 +70,7 @@ TEST_CASE("inspect: tells state, shards and parameters, and which shard is damag
   RunConfig config = saving_config(folder);
   config.model.vocabulary = 257;
   fs::path checkpoint = resolve_checkpoint(config.output);
-  std::string report = checkpoint_report(checkpoint);
+  std::string report = checkpoint_report(checkpoint).text;
   INFO(report);
   auto line_of = [](const std::string& text, const std::string& word) {
     size_t at = text.find(word);
@@ -97,7 +97,7 @@ TEST_CASE("inspect: tells state, shards and parameters, and which shard is damag
   std::string content = read_text_file(name, "shard");
   content[content.size() - 9] ^= 16;
   write_file_atomically(name, content);
-  report = checkpoint_report(checkpoint);
+  report = checkpoint_report(checkpoint).text;
   CHECK_THAT(line_of(report, shard_name(0, 2)), Catch::EndsWith("sound"));
   CHECK_THAT(line_of(report, shard_name(1, 2)), Catch::Contains("DAMAGED"));
 }
