@@ -280,6 +280,9 @@ void MpiCommunicator::abort(int exit_code, std::string_view message) {
   } else {
     // The rank that failed first speaks and ends the program; this one only makes sure of it.
     wait_until_told(3000);
+    // mpirun ends this rank once the other's end is known to it. The mpirun of Open MPI 4.1 can
+    // crash or stay when several end by themselves at once.
+    std::this_thread::sleep_for(std::chrono::seconds(1));
   }
   // mpirun ends the other ranks when one exits like this. MPI_Abort adds a page of text, and the
   // mpirun of Open MPI 4.1 can crash over it; other launchers may need it.

@@ -7,7 +7,7 @@
 namespace adagate {
 
 struct Report {
-  std::string text;
+  std::string text = {};
   nlohmann::ordered_json json;  // fields: docs/commands.md
 };
 
