@@ -2,7 +2,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "tests/apps/program.h"
 #include "tests/apps/workshop.h"
 
 using namespace adagate;
