@@ -8,7 +8,7 @@ usage() {
   cat <<'USAGE'
 usage: scripts/test.sh [--full] [--no-install] [--filter REGEX]
   --full          the long forms: all tests under the sanitizers, minutes of fuzzing, 100 kills,
-                  a million random strings, simulated hosts, every planted
+                  a million random strings, simulated hosts, MPICH, every planted
                   fault (hours on a small machine)
   --no-install    install nothing; fail when something is missing
   --filter REGEX  build all, then run only the tests whose name matches (see ctest -R)
@@ -156,6 +156,7 @@ if [ $full = yes ]; then
   fi
   stage_unless "$(python3 -B tests/hosts/hosts_test.py --reason)" "simulated hosts" \
     python3 -B tests/hosts/hosts_test.py build/cpu-release/bin/{adagate,mpi_program}
+  stage_unless "$(scripts/test_mpich.sh --reason)" "built with MPICH" scripts/test_mpich.sh
   stage "planted faults" python3 -B scripts/mutation_test.py --jobs "$jobs"
   stage "address and undefined sanitizers" sanitize cpu-asan .
   stage "thread sanitizer" sanitize cpu-tsan "$thread_rank_tests"
