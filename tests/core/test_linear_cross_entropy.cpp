@@ -186,8 +186,9 @@ TEST_CASE("Logits of all tokens never exist at once") {
 }
 
 TEST_CASE("The gradients that forward computes ahead count for backward") {
-  Tensor x = random_normal({256, 64}, 1).to(DType::f32);
-  Tensor w = random_normal({4096, 64}, 2).to(DType::f32);
+  // Wide enough for products to take most of the time, also where sanitizers slow the softmax.
+  Tensor x = random_normal({256, 512}, 1).to(DType::f32);
+  Tensor w = random_normal({4096, 512}, 2).to(DType::f32);
   w.set_slot(std::make_shared<GradSlot>(Tensor::empty(w.shape(), DType::f32)));
   x.set_slot(std::make_shared<GradSlot>());
   Tensor targets = Tensor::zeros({256}, DType::i32);
@@ -206,7 +207,7 @@ TEST_CASE("The gradients that forward computes ahead count for backward") {
   auto of = [](const auto& phases, Phase p) { return phases[static_cast<size_t>(p)]; };
   CHECK(of(without, Phase::backward) == 0);
   CHECK(of(without, Phase::forward) > 0);
-  // Two of the three products, the other with the softmax, which sanitizers slow down most.
-  CHECK(of(with, Phase::backward) > 0.05 * of(with, Phase::forward));
+  // Two of the three products, the other with the softmax.
+  CHECK(of(with, Phase::backward) > 0.2 * of(with, Phase::forward));
   CHECK(of(with, Phase::forward) > 0);
 }
