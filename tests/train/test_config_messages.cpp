@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "tests/support/catch.h"
+#include "tests/support/message_of.h"
 #include "tests/support/temp_folder.h"
 #include "train/config/run_config.h"
 #include "train/config/yaml_loader.h"
@@ -10,15 +11,6 @@
 using namespace adagate;
 
 namespace {
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::string message_of_text(const std::string& text) {
   return message_of([&] {

@@ -3,6 +3,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/environment.h"
+#include "tests/support/message_of.h"
 #include "tests/support/temp_folder.h"
 #include "train/config/config_writer.h"
 #include "train/config/run_config.h"
@@ -22,15 +23,6 @@ RunConfig read_set(const std::string& assignment) {
   ConfigTree tree;
   tree.add_override(assignment);
   return read_config<RunConfig>(tree);
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace
