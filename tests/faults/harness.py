@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -239,7 +240,8 @@ class Report:
             detail = function(*args) or ""
             self.check(name, True, f"{detail} ({time.monotonic() - start:.1f} s)".lstrip())
         except AssertionError as error:
-            self.check(name, False, str(error))
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            self.check(name, False, f"{line.filename}:{line.lineno}: {line.line}\n{error}")
 
     def exit_code(self):
         print(f"{self.failed} failed" if self.failed else "all passed")
