@@ -16,7 +16,6 @@
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/standard_output.h"
-#include "parallel/short_spin.h"
 #include "train/config/config_tree.h"
 
 namespace adagate {
@@ -145,21 +144,9 @@ void print_output(const std::string& text) {
 
 }  // namespace adagate
 
-#if defined(__GLIBC__) && defined(_OPENMP)
-namespace {
-// Runs before the libraries' constructors, unlike any constructor of the program itself.
-void before_libraries(int, char**, char** environment) {
-  adagate::lend_spin_count(environment);
-}
-[[gnu::section(".preinit_array"), gnu::used]] void (*g_before_libraries)(int, char**,
-                                                                         char**) = before_libraries;
-}  // namespace
-#endif
-
 int main(int argc, char** argv) {
   using namespace adagate;
   occupy_standard_streams();
-  take_back_spin_count(environ);
   try {
     Launch launch = launch_from_environment();
     notice_ending_ranks();

@@ -11,6 +11,7 @@
 #include "core/base/counted.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "parallel/spin_governor.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -172,6 +173,9 @@ std::string describe_threads(const Placement& plan) {
 }
 
 Placement configure_threads(int requested) {
+#ifdef _OPENMP
+  int processors = omp_get_num_procs();  // as libgomp knows them, before this rank is bound
+#endif
   Placement plan = plan_placement(requested);
   if (!plan.cores.empty()) {
     cpu_set_t set;
@@ -186,6 +190,7 @@ Placement configure_threads(int requested) {
   if (!plan.complaint.empty()) log::warn("{}", plan.complaint);
 #ifdef _OPENMP
   omp_set_num_threads(plan.threads);
+  govern_spinning(plan.threads, processors);
 #endif
   return plan;
 }

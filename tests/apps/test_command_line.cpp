@@ -276,16 +276,3 @@ TEST_CASE("command line: config prints what it reads again") {
   CHECK(full.output ==
         "adagate: error: cannot write to standard output: No space left on device\n");
 }
-
-TEST_CASE("command line: waiting threads spin briefly unless the user says otherwise") {
-  auto spins = [](const std::string& variables) {
-    std::string shown = run_shell("env -i _=x OMP_DISPLAY_ENV=verbose " + variables +
-                                  " " ADAGATE_PROGRAM " --version")
-                            .output;
-    size_t at = shown.find("GOMP_SPINCOUNT = '");
-    return at == std::string::npos ? -1L : std::atol(shown.c_str() + at + 18);
-  };
-  if (spins("GOMP_SPINCOUNT=1234") != 1234) return;  // not built with libgomp
-  CHECK(spins("") == 1000);
-  CHECK(spins("OMP_WAIT_POLICY=active") > 1000000);
-}

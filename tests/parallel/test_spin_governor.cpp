@@ -1,0 +1,86 @@
+// How long waiting threads spin, beside programs that want the cores and without them.
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+#include <thread>
+
+#include "parallel/spin_governor.h"
+#include "tests/support/catch.h"
+
+using namespace adagate;
+using namespace std::chrono_literals;
+
+namespace {
+
+// Seconds on cores that a team of two takes for waiting: the first of it works apart for 2 ms after
+// each of 25 regions.
+double cost_of_waiting() {
+  timespec before{}, after{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+  for (int i = 0; i < 25; ++i) {
+    static std::atomic<int> there;
+#pragma omp parallel num_threads(2)
+    ++there;
+    std::this_thread::sleep_for(2ms);
+  }
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+  return static_cast<double>(after.tv_sec - before.tv_sec) +
+         static_cast<double>(after.tv_nsec - before.tv_nsec) * 1e-9;
+}
+
+bool becomes(SpinGovernor& governor, bool brief) {
+  for (int i = 0; i < 2000 && governor.brief() != brief; ++i) std::this_thread::sleep_for(5ms);
+  return governor.brief() == brief;
+}
+
+}  // namespace
+
+TEST_CASE("spin governor: contention makes waits short, calm makes them long") {
+  SpinPolicy policy;
+  for (int i = 0; i < 3; ++i) CHECK(policy.brief(0));
+  CHECK_FALSE(policy.brief(0.04));
+  CHECK_FALSE(policy.brief(0));
+  CHECK(policy.brief(0.06));
+  for (int i = 0; i < 19; ++i) CHECK(policy.brief(0.01));
+  CHECK_FALSE(policy.brief(0));
+}
+
+TEST_CASE("spin governor: where the system tells nothing, waits are short") {
+  SpinPolicy policy;
+  for (int i = 0; i < 100; ++i) CHECK(policy.brief(-1));
+}
+
+TEST_CASE("spin governor: a sleeping team makes the others' waits short") {
+  double awake = cost_of_waiting();
+  // The user's environment, or a machine of one core, makes all waits short.
+  if (awake < 0.03) return;
+  {
+    SleepingTeam team(static_cast<int>(std::thread::hardware_concurrency()) + 1);
+    CHECK(cost_of_waiting() < awake / 4);
+  }
+  CHECK(cost_of_waiting() > awake / 8);
+}
+
+TEST_CASE("spin governor: follows what its threads wait") {
+  std::atomic<bool> contended = true;
+  double waited = 0;
+  SpinGovernor governor(
+      2, 2,
+      [&] {
+        if (contended) waited += 1;
+        return waited;
+      },
+      1ms);
+  CHECK(governor.brief());
+  contended = false;
+  CHECK(becomes(governor, false));
+  contended = true;
+  CHECK(becomes(governor, true));
+}
+
+TEST_CASE("spin governor: the system tells what threads wait for cores") {
+  double before = waited_for_cores();
+  if (before < 0) return;  // a kernel without it
+  CHECK(waited_for_cores() >= 0);
+}
