@@ -23,7 +23,7 @@ COPY = ROOT / "build" / "mutation"
 BUILD = COPY / "build" / "cpu-release"
 # What a test whose name begins so runs, where that is not test_NAME.
 PROGRAMS = {"parallel_mpi": "mpi_program", "train_mpi": "layouts_program", "faults": "adagate"}
-SECONDS = 300  # a test that takes longer is stopped, and counts as red
+SECONDS = 150  # a test that takes longer is stopped, and counts as red
 
 
 def stale_faults(faults, root=ROOT):

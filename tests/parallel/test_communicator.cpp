@@ -275,6 +275,25 @@ TEST_CASE("thread communicator: waiting for a rank that hangs ends at the timeou
   CHECK(contains(message, "for rank 1 (last at: step 3, data) in barrier"));
 }
 
+TEST_CASE("thread communicator: of a chain of waiting ranks the one that hangs is named") {
+  constexpr int kRanks = 6;
+  double before = collective_timeout();
+  set_collective_timeout(0.2);
+  // Whoever's patience ends first: only one of them waits for the last rank itself.
+  for (int round = 0; round < 3; ++round) {
+    auto message = failure_of(kRanks, [](std::shared_ptr<Communicator> c) {
+      auto even = c->split(c->rank() / 2, 0), odd = c->split((c->rank() + 1) / 2, 0);
+      if (c->rank() == kRanks - 1) std::this_thread::sleep_for(std::chrono::milliseconds(600));
+      auto& upper = c->rank() % 2 ? odd : even;
+      auto& lower = c->rank() % 2 ? even : odd;
+      if (c->rank() < kRanks - 1) upper->barrier();
+      lower->barrier();
+    });
+    CHECK(contains(message, "for rank 5 in barrier"));
+  }
+  set_collective_timeout(before);
+}
+
 TEST_CASE("thread communicator: a rank at work is waited for, however long it takes") {
   double before = collective_timeout();
   set_collective_timeout(1);
