@@ -6,27 +6,39 @@
 #include <fstream>
 #include <string>
 
+#include <fmt/format.h>
+
 namespace adagate {
 
-double waited_for_cores() {
+std::map<int, double> waited_for_cores() {
   namespace fs = std::filesystem;
-  double nanoseconds = 0;
-  bool told = false;
+  std::map<int, double> waited;
   std::error_code error;
   fs::directory_iterator tasks("/proc/self/task", error), end;
   for (; !error && tasks != end; tasks.increment(error)) {
     // Nanoseconds on a core, nanoseconds ready but waiting for one, time slices.
-    std::ifstream file(tasks->path() / "schedstat");
+    std::ifstream file(fmt::format("{}/schedstat", tasks->path().string()));
     double on_core = 0, waiting = 0;
     if (!(file >> on_core >> waiting)) continue;  // the thread has ended
-    nanoseconds += waiting;
-    told = true;
+    waited[std::atoi(tasks->path().filename().c_str())] = waiting * 1e-9;
   }
-  return told ? nanoseconds * 1e-9 : -1;
+  return waited;
+}
+
+double largest_wait(const std::map<int, double>& before, const std::map<int, double>& now,
+                    double seconds) {
+  double largest = -1;
+  for (const auto& [thread, waited] : now) {
+    auto earlier = before.find(thread);
+    if (earlier != before.end()) largest = std::max(largest, (waited - earlier->second) / seconds);
+  }
+  return largest;
 }
 
 bool SpinPolicy::brief(double share) {
-  constexpr double kContention = 0.05;  // what an idle machine's own daemons don't reach
+  // Threads that sleep and wake all the time wait up to a tenth of it on an idle machine; beside one
+  // busy program a thread waits for about half of it.
+  constexpr double kContention = 0.2;
   constexpr int kCalmAfterContention = 20;
   if (share < 0 || share > kContention) {
     calm_ = 0;
@@ -63,7 +75,8 @@ void SleepingTeam::sleep() {
   changed_.wait(lock, [&] { return ended_; });
 }
 
-SpinGovernor::SpinGovernor(int threads, int processors, std::function<double()> waited,
+SpinGovernor::SpinGovernor(int threads, int processors,
+                           std::function<std::map<int, double>()> waited,
                            std::chrono::milliseconds interval)
     // One more than the processors together with the team; the first of a team isn't counted.
     : extra_threads_(std::max(2, processors - threads + 2)),
@@ -89,17 +102,16 @@ bool SpinGovernor::brief() {
 void SpinGovernor::watch() {
   using Clock = std::chrono::steady_clock;
   SpinPolicy policy;
-  double before = waited_();
+  auto before = waited_();
   auto then = Clock::now();
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, interval_, [&] { return ended_; })) {
-    double waited = waited_();
+    auto waited = waited_();
     auto now = Clock::now();
-    double seconds = std::chrono::duration<double>(now - then).count();
-    double share = waited < 0 || before < 0 ? -1 : std::max(0.0, waited - before) / seconds;
-    before = waited;
+    bool brief = policy.brief(
+        largest_wait(before, waited, std::chrono::duration<double>(now - then).count()));
+    before = std::move(waited);
     then = now;
-    bool brief = policy.brief(share);
     if (brief == (team_ != nullptr)) continue;
     if (brief)
       team_ = std::make_unique<SleepingTeam>(extra_threads_);

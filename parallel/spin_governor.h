@@ -8,21 +8,27 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
 
 namespace adagate {
 
-// Seconds that threads of this process have been ready to run and had to wait for a core; negative
-// where the system doesn't tell. Of threads that live: a sum may be less than an earlier one.
-double waited_for_cores();
+// Seconds that each living thread of this process has been ready to run and had to wait for a core,
+// by thread id; empty where the system doesn't tell.
+std::map<int, double> waited_for_cores();
+
+// The largest share of `seconds` that one thread has waited between two calls of the above;
+// negative if unknown.
+double largest_wait(const std::map<int, double>& before, const std::map<int, double>& now,
+                    double seconds);
 
 // Whether waiting threads should spin briefly, from how much of the time is spent waiting for
 // cores.
 class SpinPolicy {
  public:
-  // `share`: seconds waited since the last call, over all threads, per second; negative if unknown.
+  // `share`: largest_wait() since the last call.
   // Returns true while spinning should be brief: from the start on, until a few calls in a row have
   // seen no contention, and again for a longer time once there was some.
   bool brief(double share);
@@ -54,7 +60,7 @@ class SpinGovernor {
  public:
   // `threads`: of this process's team; `processors`: as libgomp found them when it was loaded.
   // `waited`: as waited_for_cores().
-  SpinGovernor(int threads, int processors, std::function<double()> waited = waited_for_cores,
+  SpinGovernor(int threads, int processors, std::function<std::map<int, double>()> waited = waited_for_cores,
                std::chrono::milliseconds interval = std::chrono::milliseconds(50));
   ~SpinGovernor();
   SpinGovernor(const SpinGovernor&) = delete;
@@ -66,7 +72,7 @@ class SpinGovernor {
   void watch();
 
   int extra_threads_;
-  std::function<double()> waited_;
+  std::function<std::map<int, double>()> waited_;
   std::chrono::milliseconds interval_;
   std::mutex mutex_;
   std::condition_variable changed_;
