@@ -24,7 +24,7 @@ struct ForwardContext {
       {};  // i64 [batch * sequence], token's place in the global batch: addresses dropout
   Tensor token_mask = {};  // u8 [batch * sequence], 1 = real token; empty: all are
 
-  bool checkpoint_blocks = false;  // keep only each block's input, run the block again in backward
+  bool recompute_blocks = false;  // keep only each block's input, run the block again in backward
   RoutingStep* routing =
       nullptr;  // gathers the MoE layers' plans and statistics; null in dense models
 

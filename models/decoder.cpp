@@ -99,9 +99,9 @@ Tensor Decoder::forward(const Tensor& tokens, ForwardContext& context) {
     if (context.gradients_ready) {
       on_backward([&context, &block = *block] { context.gradients_ready(block); });
     }
-    x = context.checkpoint_blocks
-            ? checkpoint(x, [&block = *block, &context](
-                                const Tensor& input) { return block.forward(input, context); })
+    x = context.recompute_blocks
+            ? recompute(x, [&block = *block, &context](
+                               const Tensor& input) { return block.forward(input, context); })
             : block->forward(x, context);
   }
   return final_norm_->forward(x);

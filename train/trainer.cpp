@@ -130,7 +130,7 @@ void Trainer::build_model() {
       *model_, *store_, *optimizer_, mesh_,
       TrainingStepOptions{.seed = static_cast<uint64_t>(config_.seed),
                           .clip_norm = config_.train.optimizer.clip_norm,
-                          .checkpoint_blocks = config_.train.activation_checkpointing == "block"});
+                          .recompute_blocks = config_.train.activation_checkpointing == "block"});
   if (model_->moe_layers() > 0) {
     evaluation_routing_ =
         std::make_unique<RoutingStep>(model_->moe_layers(), config_.moe.experts,

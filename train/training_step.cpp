@@ -143,7 +143,7 @@ void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t s
 double TrainingStep::forward_backward(const Batch& batch, int64_t step, double scale, bool last) {
   ForwardContext context = make_context(batch, options_.seed, step, true);
   context.routing = &routing_;
-  context.checkpoint_blocks = options_.checkpoint_blocks;
+  context.recompute_blocks = options_.recompute_blocks;
   if (last) {
     context.gradients_ready = [this](Module& module) {
       PhaseScope phase(Phase::reduce);

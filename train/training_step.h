@@ -17,7 +17,7 @@ namespace adagate {
 struct TrainingStepOptions {
   uint64_t seed = 1;
   double clip_norm = 1.0;  // 0: no clipping
-  bool checkpoint_blocks = false;
+  bool recompute_blocks = false;
 };
 
 // Figures of a step over all ranks; the same on every rank.

@@ -105,14 +105,14 @@ void on_backward(std::function<void()> fn) {
   record_node("on_backward", {}, true, [fn = std::move(fn)](std::span<const Tensor>) { fn(); });
 }
 
-Tensor checkpoint(const Tensor& x, std::function<Tensor(const Tensor&)> fn) {
+Tensor recompute(const Tensor& x, std::function<Tensor(const Tensor&)> fn) {
   if (!t_current) return fn(x);
   Tensor y;
   {
     NoRecording off;
     y = fn(x.detach());
   }
-  return record("checkpoint", y, [x, fn = std::move(fn)](const Tensor& dy) {
+  return record("recompute", y, [x, fn = std::move(fn)](const Tensor& dy) {
     Tape inner;
     Tensor again;
     {

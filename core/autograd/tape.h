@@ -160,9 +160,9 @@ void on_backward(std::function<void()> fn);
 
 // y = fn(x) that keeps only x: fn runs again in backward. fn must be deterministic (addressed
 // randomness) and issue the same collectives on all ranks.
-Tensor checkpoint(const Tensor& x, std::function<Tensor(const Tensor&)> fn);
+Tensor recompute(const Tensor& x, std::function<Tensor(const Tensor&)> fn);
 
-// True while checkpoint() re-runs a segment: statistics must not be counted a second time.
+// True while recompute() re-runs a segment: statistics must not be counted a second time.
 bool recomputing();
 
 }  // namespace adagate

@@ -22,7 +22,7 @@ struct TokenBatch {
 struct RunOptions {
   DType type = DType::f32;  // of the activations; f64 has an f64 master
   int64_t micro_batch = 0;  // rows of each; 0: all at once
-  bool checkpoint = false;
+  bool recompute = false;
 };
 
 class ReferenceRun {
@@ -118,7 +118,7 @@ class ReferenceRun {
     context.training = true;
     context.batch = rows;
     context.sequence = length;
-    context.checkpoint_blocks = options_.checkpoint;
+    context.recompute_blocks = options_.recompute;
     context.row_ids = Tensor::empty({rows * length}, DType::i64);
     for (int64_t i = 0; i < rows * length; ++i) context.row_ids.data<int64_t>()[i] = i;
     if (decoder_.moe_layers() > 0) context.routing = &routing_;

@@ -47,7 +47,7 @@ double logits_error(const Tensor& logits, const ReferenceFixture& fixture) {
 void expect_batch(const std::string& name, const ReferenceFixture& weights, RunOptions options,
                   const Bounds& bounds) {
   INFO(name << ", " << name_of(options.type) << ", micro-batches of " << options.micro_batch
-            << (options.checkpoint ? ", checkpointing" : ""));
+            << (options.recompute ? ", recomputed" : ""));
   ReferenceFixture fixture(name);
   ReferenceRun run(fixture, weights, options);
   TokenBatch batch = batch_of(fixture);
@@ -76,7 +76,7 @@ TokenBatch training_batch(const ReferenceFixture& fixture, int64_t step) {
 
 void expect_training(const std::string& name, RunOptions options, const TrainingBounds& bounds) {
   INFO(name << ", " << name_of(options.type) << ", micro-batches of " << options.micro_batch
-            << (options.checkpoint ? ", checkpointing" : ""));
+            << (options.recompute ? ", recomputed" : ""));
   ReferenceFixture fixture(name);
   ReferenceRun run(fixture, fixture, options);
   OptimizerConfig config;
@@ -122,8 +122,7 @@ TEST_CASE("decoders agree with Transformers and PyTorch", "[models][reference]")
     for (const std::string& batch : {name, name + "_padded"}) {
       expect_batch(batch, weights, {.type = DType::f64}, kF64);
       expect_batch(batch, weights, {.type = DType::f32}, kF32);
-      expect_batch(batch, weights, {.type = DType::f32, .micro_batch = 2, .checkpoint = true},
-                   kF32);
+      expect_batch(batch, weights, {.type = DType::f32, .micro_batch = 2, .recompute = true}, kF32);
     }
   }
 }
@@ -133,7 +132,7 @@ TEST_CASE("AdamW steps give PyTorch's losses", "[models][reference]") {
     expect_training(name, {.type = DType::f64}, {1e-6, 1e-6});
     expect_training(name, {.type = DType::f32}, {1e-5, 1e-4});
     // Micro-batches of another size than PyTorch's: the loss is a mean over all tokens of the step.
-    expect_training(name, {.type = DType::f32, .micro_batch = 2, .checkpoint = true}, {1e-5, 1e-4});
+    expect_training(name, {.type = DType::f32, .micro_batch = 2, .recompute = true}, {1e-5, 1e-4});
   }
 }
 

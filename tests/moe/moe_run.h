@@ -108,7 +108,7 @@ class RankRun {
     x_ = batch_.x.slice(begin, end).clone().to(layout_.type);
     x_.set_slot(std::make_shared<GradSlot>());
     auto body = [this](const Tensor& in) { return layer_.forward(in, context_); };
-    return layout_.recompute ? checkpoint(x_, body) : body(x_);
+    return layout_.recompute ? recompute(x_, body) : body(x_);
   }
 
   void forward_and_backward(int m) {

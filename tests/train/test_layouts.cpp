@@ -26,7 +26,7 @@ Outcome require_same_everywhere(const Scenario& s, double tolerance = 1e-9,
   for (const Layout& l : layouts) {
     INFO(s.name << " " << s.policy << "/" << s.balance << " ranks " << l.ranks << " expert "
                 << l.expert_parallel << " accumulation " << l.accumulation << " checkpointing "
-                << l.checkpoint_blocks);
+                << l.recompute_blocks);
     Distance worst = distance(reference, train_on_threads(s, l));
     INFO("worst: " << worst.of);
     REQUIRE(worst.value < tolerance);

@@ -36,7 +36,7 @@ class FixtureRows final : public Dataset {
 struct Setup {
   int ranks, expert_parallel;
   int64_t accumulation;
-  bool checkpoint_blocks;
+  bool recompute_blocks;
 };
 
 void expect_losses(const ReferenceFixture& fixture, const Setup& setup,
@@ -51,7 +51,7 @@ void expect_losses(const ReferenceFixture& fixture, const Setup& setup,
   AdamW optimizer(store, config.optimizer);
   TrainingStep step(
       model, store, optimizer, mesh,
-      {.clip_norm = config.optimizer.clip_norm, .checkpoint_blocks = setup.checkpoint_blocks});
+      {.clip_norm = config.optimizer.clip_norm, .recompute_blocks = setup.recompute_blocks});
   FixtureRows rows(fixture);
   Sampler sampler(
       {.global_batch = rows.rows_per_step(), .accumulation = setup.accumulation, .shuffle = false},

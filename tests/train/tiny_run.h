@@ -19,7 +19,7 @@ namespace adagate::tiny {
 struct Layout {
   int ranks = 1, expert_parallel = 1;
   int64_t accumulation = 1;
-  bool checkpoint_blocks = false;
+  bool recompute_blocks = false;
 };
 
 // The samples of a step: lengths and contents by sample id, so that any layout sees the same.
@@ -167,7 +167,7 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
   store.refresh_compute();
   AdamW adamw(store, {.epsilon = s.epsilon, .weight_decay = 0.1});
   TrainingStep step(model, store, adamw, mesh,
-                    {.seed = 9, .clip_norm = 0.5, .checkpoint_blocks = layout.checkpoint_blocks});
+                    {.seed = 9, .clip_norm = 0.5, .recompute_blocks = layout.recompute_blocks});
   Samples samples(s, 64);
   Sampler sampler({.seed = 3, .global_batch = s.batch, .accumulation = layout.accumulation},
                   samples.size());
