@@ -3,7 +3,7 @@
 
 #include "core/nn/module.h"
 #include "core/ops/embedding.h"
-#include "layers/forward_context.h"
+#include "layers/token_rows.h"
 
 namespace adagate {
 
@@ -26,16 +26,13 @@ class Embedding : public Module {
     if (has_positions_) add("positions", positions_);
   }
 
-  // tokens i32 [rows of `sequence` each], the first of them at position `start` -> [rows, width]
-  Tensor forward(const Tensor& tokens, int64_t sequence, int64_t start = 0) const {
+  // tokens i32 [rows.rows] -> [rows.rows, width]
+  Tensor forward(const Tensor& tokens, const TokenRows& rows) const {
     if (!has_positions_) return embedding(tokens, tokens_.tensor(), Tensor(), Tensor());
-    check(start + sequence <= positions_.spec().shape[0],
+    check(rows.start + rows.sequence <= positions_.spec().shape[0],
           "{} tokens are more than model.context, {}: the model has learned no positions for them",
-          start + sequence, positions_.spec().shape[0]);
-    Tensor place = Tensor::empty({tokens.numel()}, DType::i32);
-    auto* p = place.data<int32_t>();
-    for (int64_t i = 0; i < tokens.numel(); ++i) p[i] = static_cast<int32_t>(start + i % sequence);
-    return embedding(tokens, tokens_.tensor(), place, positions_.tensor());
+          rows.start + rows.sequence, positions_.spec().shape[0]);
+    return embedding(tokens, tokens_.tensor(), rows.positions, positions_.tensor());
   }
 
   const Tensor& table() const { return tokens_.tensor(); }

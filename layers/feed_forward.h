@@ -2,8 +2,9 @@
 #pragma once
 
 #include "core/ops/bias_activation.h"
-#include "layers/forward_context.h"
 #include "layers/linear.h"
+#include "layers/step_context.h"
+#include "layers/token_rows.h"
 
 namespace adagate {
 
@@ -11,7 +12,7 @@ namespace adagate {
 class FeedForwardLayer : public Module {
  public:
   // x [tokens, width] -> [tokens, width]
-  virtual Tensor forward(const Tensor& x, ForwardContext& context) = 0;
+  virtual Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows) = 0;
 };
 
 struct FeedForwardConfig {
@@ -35,7 +36,7 @@ class FeedForward final : public FeedForwardLayer {
     add("down", down_);
   }
 
-  Tensor forward(const Tensor& x, ForwardContext&) override {
+  Tensor forward(const Tensor& x, const StepContext&, const TokenRows&) override {
     Tensor hidden = bias_activation(up_.product(x), up_.bias(), activation_);  // [tokens, hidden]
     return down_.forward(hidden);
   }

@@ -2,8 +2,9 @@
 #pragma once
 
 #include "core/ops/attention.h"
-#include "layers/forward_context.h"
 #include "layers/linear.h"
+#include "layers/step_context.h"
+#include "layers/token_rows.h"
 
 namespace adagate {
 
@@ -32,12 +33,16 @@ class SelfAttention : public Module {
     add("output", output_);
   }
 
-  // x [batch * sequence, width] -> the same shape, without the output bias (see output_bias()).
-  Tensor forward(const Tensor& x, const ForwardContext& context) const {
+  // x [rows.rows, width] -> the same shape, without the output bias (see output_bias()). Throws
+  // Error on packed samples.
+  Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows) const {
+    check(!rows.packed(),
+          "self-attention: {} samples in {} packed rows; it works on padded samples only, as "
+          "padded_rows() describes them",
+          rows.samples, rows.rows);
     drop_key_bias_gradient();
-    Tensor mixed =
-        attention(qkv_.forward(x), shape(context.batch, context.sequence), context.lengths,
-                  context.dropout_site(config_.dropout, config_.site), context.row_ids);
+    Tensor mixed = attention(qkv_.forward(x), shape(rows.samples, rows.sequence), rows.lengths,
+                             context.dropout_site(config_.dropout, config_.site), rows.addresses);
     return output_.product(mixed);
   }
 

@@ -23,22 +23,25 @@ TransformerBlock::TransformerBlock(const TransformerBlockConfig& config, std::st
   add(std::move(slot_name), *feed_forward_);
 }
 
-Tensor TransformerBlock::forward(const Tensor& x, ForwardContext& context) {
-  return finish(x, attention_.forward(attention_norm_.forward(x), context), context);
+Tensor TransformerBlock::forward(const Tensor& x, const StepContext& context,
+                                 const TokenRows& rows) {
+  return finish(x, attention_.forward(attention_norm_.forward(x), context, rows), context, rows);
 }
 
-Tensor TransformerBlock::step(const Tensor& x, ForwardContext& context, KvCache& cache) {
-  return finish(x, attention_.step(attention_norm_.forward(x), cache), context);
+Tensor TransformerBlock::step(const Tensor& x, const StepContext& context, const TokenRows& rows,
+                              KvCache& cache) {
+  return finish(x, attention_.step(attention_norm_.forward(x), cache), context, rows);
 }
 
-Tensor TransformerBlock::finish(const Tensor& x, const Tensor& attended, ForwardContext& context) {
+Tensor TransformerBlock::finish(const Tensor& x, const Tensor& attended, const StepContext& context,
+                                const TokenRows& rows) {
   auto dropout = [&](uint64_t branch) {
     return context.dropout_site(config_.dropout, config_.site + branch);
   };
   Tensor middle =
-      bias_dropout_add(attended, attention_.output_bias(), x, dropout(1), context.row_ids);
-  Tensor y = feed_forward_->forward(feed_forward_norm_.forward(middle), context);
-  return bias_dropout_add(y, Tensor(), middle, dropout(2), context.row_ids);
+      bias_dropout_add(attended, attention_.output_bias(), x, dropout(1), rows.addresses);
+  Tensor y = feed_forward_->forward(feed_forward_norm_.forward(middle), context, rows);
+  return bias_dropout_add(y, Tensor(), middle, dropout(2), rows.addresses);
 }
 
 }  // namespace adagate

@@ -23,16 +23,17 @@ class TransformerBlock : public Module {
   TransformerBlock(const TransformerBlockConfig& config, std::string slot_name,
                    std::unique_ptr<FeedForwardLayer> feed_forward);
 
-  // x [batch * sequence, width] -> the same shape
-  Tensor forward(const Tensor& x, ForwardContext& context);
+  // x [rows.rows, width] -> the same shape
+  Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows);
 
   // The same for new rows of one sequence with cached keys and values; inference only.
-  Tensor step(const Tensor& x, ForwardContext& context, KvCache& cache);
+  Tensor step(const Tensor& x, const StepContext& context, const TokenRows& rows, KvCache& cache);
 
   FeedForwardLayer& feed_forward() { return *feed_forward_; }
 
  private:
-  Tensor finish(const Tensor& x, const Tensor& attended, ForwardContext& context);
+  Tensor finish(const Tensor& x, const Tensor& attended, const StepContext& context,
+                const TokenRows& rows);
 
   TransformerBlockConfig config_;
   Norm attention_norm_;

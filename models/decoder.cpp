@@ -90,26 +90,26 @@ std::unique_ptr<FeedForwardLayer> Decoder::make_feed_forward(int64_t block, cons
                                     mesh);
 }
 
-Tensor Decoder::forward(const Tensor& tokens, ForwardContext& context) {
-  check(tokens.numel() == context.batch * context.sequence,
-        "decoder: {} tokens for {} samples of {}", tokens.numel(), context.batch, context.sequence);
-  Tensor x = embedding_->forward(tokens, context.sequence);  // [batch * sequence, width]
-  x = dropout(x, context.dropout_site(config_.dropout, kEmbeddingSite), context.row_ids);
+Tensor Decoder::forward(const Tensor& tokens, const StepContext& context, const TokenRows& rows) {
+  check(tokens.numel() == rows.rows, "decoder: {} tokens for {} rows of {} samples", tokens.numel(),
+        rows.rows, rows.samples);
+  Tensor x = embedding_->forward(tokens, rows);  // [rows.rows, width]
+  x = dropout(x, context.dropout_site(config_.dropout, kEmbeddingSite), rows.addresses);
   for (auto& block : blocks_) {
     if (context.gradients_ready) {
       on_backward([&context, &block = *block] { context.gradients_ready(block); });
     }
-    x = context.recompute_blocks
-            ? recompute(x, [&block = *block, &context](
-                               const Tensor& input) { return block.forward(input, context); })
-            : block->forward(x, context);
+    auto run = [&block = *block, &context, &rows](const Tensor& input) {
+      return block.forward(input, context, rows);
+    };
+    x = context.recompute_blocks ? recompute(x, run) : run(x);
   }
   return final_norm_->forward(x);
 }
 
 CrossEntropy Decoder::loss(const Tensor& tokens, const Tensor& targets, double scale,
-                           ForwardContext& context) {
-  return linear_cross_entropy(forward(tokens, context), head(), targets, scale);
+                           const StepContext& context, const TokenRows& rows) {
+  return linear_cross_entropy(forward(tokens, context, rows), head(), targets, scale);
 }
 
 std::vector<int64_t> Decoder::moe_blocks() const {
@@ -137,9 +137,10 @@ Tensor Decoder::step(const Tensor& tokens, std::vector<KvCache>& caches) {
   int64_t n = tokens.numel();
   check(start + n <= config_.context, "{} tokens are more than model.context, {}", start + n,
         config_.context);
-  ForwardContext context{.batch = 1, .sequence = n};
-  Tensor x = embedding_->forward(tokens, n, start);
-  for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->step(x, context, caches[i]);
+  StepContext context;
+  TokenRows rows = padded_rows(1, n, start);
+  Tensor x = embedding_->forward(tokens, rows);
+  for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->step(x, context, rows, caches[i]);
   return logits(final_norm_->forward(x.slice(n - 1, n)));
 }
 

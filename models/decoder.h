@@ -23,13 +23,13 @@ class Decoder : public Module {
   // Throws Error on impossible sizes.
   Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh);
 
-  // tokens i32 [batch * sequence] -> hidden states after the final norm [batch * sequence, width].
-  // Throws Error when the sequence is longer than the context of learned positions.
-  Tensor forward(const Tensor& tokens, ForwardContext& context);
+  // tokens i32 [rows.rows] -> hidden states after the final norm [rows.rows, width]. Throws Error
+  // when a sample is longer than the context of learned positions.
+  Tensor forward(const Tensor& tokens, const StepContext& context, const TokenRows& rows);
 
-  // Next-token loss: targets i32 [batch * sequence], -1 = ignored. The loss is scale * sum.
+  // Next-token loss: targets i32 [rows.rows], -1 = ignored. The loss is scale * sum.
   CrossEntropy loss(const Tensor& tokens, const Tensor& targets, double scale,
-                    ForwardContext& context);
+                    const StepContext& context, const TokenRows& rows);
 
   // Logits [rows, vocabulary], f32 (f64 in f64 models), of hidden states. Inference only.
   Tensor logits(const Tensor& hidden) const;

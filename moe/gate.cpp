@@ -18,15 +18,16 @@ Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& conf
   add("weight", weight_);
 }
 
-RoutingPlan Gate::forward(const Tensor& x, const ForwardContext& context) const {
+RoutingPlan Gate::forward(const Tensor& x, const StepContext& context,
+                          const TokenRows& rows) const {
   RoutingStep* step = context.routing;
   GateScores scores = gate_scores(x, weight_.tensor());
   RoutingPlan plan;
   plan.experts = scores.probabilities.dim(1);
   bool first_time = !step || !step->replays();
   plan.selection = first_time ? policy_->choose({.scores = scores,
-                                                 .mask = context.token_mask,
-                                                 .row_ids = context.row_ids,
+                                                 .mask = rows.mask,
+                                                 .addresses = rows.addresses,
                                                  .seed = context.seed,
                                                  .step = static_cast<uint64_t>(context.step),
                                                  .layer = layer_})
@@ -38,14 +39,14 @@ RoutingPlan Gate::forward(const Tensor& x, const ForwardContext& context) const 
     losses = [step, layer = layer_] { return step->loss_gradient(layer); };
   }
   plan.weight = routing_weights(x, weight_.tensor(), scores, plan.selection, renormalize_,
-                                context.token_mask, std::move(losses));
+                                rows.mask, std::move(losses));
   plan.counts.assign(static_cast<size_t>(plan.experts), 0);
   const int32_t* expert = plan.selection.expert.data<int32_t>();
   for (int64_t i = 0; i < plan.assignments(); ++i) ++plan.counts[static_cast<size_t>(expert[i])];
   if (step && first_time) {
-    step->count(layer_, routing_sums(scores, plan.selection, context.token_mask, pair_gap_));
+    step->count(layer_, routing_sums(scores, plan.selection, rows.mask, pair_gap_));
     step->keep(layer_, plan.selection);
-    if (step->observer()) step->observer()->on_plan(layer_, plan, context);
+    if (step->observer()) step->observer()->on_plan(layer_, plan, rows);
   }
   return plan;
 }

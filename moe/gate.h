@@ -4,7 +4,8 @@
 #include <memory>
 
 #include "core/nn/module.h"
-#include "layers/forward_context.h"
+#include "layers/step_context.h"
+#include "layers/token_rows.h"
 #include "moe/gating_policy.h"
 #include "moe/routing_plan.h"
 
@@ -20,7 +21,7 @@ class Gate : public Module {
   // x [tokens, width]. Counts the plan in context.routing, if there is one, shows it to the
   // observer, and adds the balance losses' gradients in backward. When a segment is run again, the
   // decision taken the first time is reused.
-  RoutingPlan forward(const Tensor& x, const ForwardContext& context) const;
+  RoutingPlan forward(const Tensor& x, const StepContext& context, const TokenRows& rows) const;
 
   const GatingPolicy& policy() const { return *policy_; }
 

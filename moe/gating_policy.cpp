@@ -12,7 +12,7 @@ class RulePolicy : public GatingPolicy {
   explicit RulePolicy(SelectionRule rule) : rule_(rule) {}
   int64_t k_max() const override { return rule_.k_max; }
   Selection choose(const GateInput& in) const override {
-    return select_experts(in.scores, rule_, in.mask, in.row_ids);
+    return select_experts(in.scores, rule_, in.mask, in.addresses);
   }
 
  protected:
@@ -26,7 +26,7 @@ class RandomOneOrTwo : public RulePolicy {
   Selection choose(const GateInput& in) const override {
     SelectionRule rule = rule_;
     rule.rng = Rng(in.seed, RngStream::routing, in.step, static_cast<uint64_t>(in.layer));
-    return select_experts(in.scores, rule, in.mask, in.row_ids ? in.row_ids : indices(in));
+    return select_experts(in.scores, rule, in.mask, in.addresses ? in.addresses : indices(in));
   }
 
  private:

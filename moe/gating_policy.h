@@ -11,12 +11,12 @@
 
 namespace adagate {
 
-// What a policy may look at. Random choices are addressed by (seed, step, layer, row id), never by
+// What a policy may look at. Random choices are addressed by (seed, step, layer, address), never by
 // a token's place on a rank.
 struct GateInput {
   const GateScores& scores;
-  Tensor mask;     // u8 [tokens], 1 = real; empty: all
-  Tensor row_ids;  // i64 [tokens]; empty: the index
+  Tensor mask;       // u8 [tokens], 1 = real; empty: all
+  Tensor addresses;  // i64 [tokens]; empty: the index
   uint64_t seed = 0;
   uint64_t step = 0;
   int64_t layer = 0;

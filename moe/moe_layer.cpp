@@ -22,7 +22,7 @@ MoeLayer::MoeLayer(const MoeLayerConfig& config, const Mesh& mesh)
   add("experts", experts_);
 }
 
-Tensor MoeLayer::forward(const Tensor& x, ForwardContext& context) {
+Tensor MoeLayer::forward(const Tensor& x, const StepContext& context, const TokenRows& rows) {
   RoutingStep* step = context.routing;
   bool counts = step && !step->replays();
   RoutingPlan plan;
@@ -30,7 +30,7 @@ Tensor MoeLayer::forward(const Tensor& x, ForwardContext& context) {
   Tensor y;
   {
     PhaseSpan span(Phase::gate);
-    plan = gate_.forward(x, context);
+    plan = gate_.forward(x, context, rows);
   }
   {
     PhaseSpan span(Phase::dispatch);

@@ -29,7 +29,7 @@ class MoeLayer final : public FeedForwardLayer {
 
   // x [tokens, width] -> [tokens, width]; padding tokens give zero. Collective over mesh.expert, as
   // is its backward.
-  Tensor forward(const Tensor& x, ForwardContext& context) override;
+  Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows) override;
 
   const Gate& gate() const { return gate_; }
 

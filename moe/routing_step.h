@@ -23,7 +23,7 @@
 #include <vector>
 
 #include "core/ops/routing.h"
-#include "layers/forward_context.h"
+#include "layers/token_rows.h"
 #include "moe/moe_config.h"
 #include "moe/routing_plan.h"
 #include "parallel/communicator.h"
@@ -34,8 +34,9 @@ namespace adagate {
 class RoutingObserver {
  public:
   virtual ~RoutingObserver() = default;
-  // `layer`: place among the MoE layers. The plan and the context are gone afterwards.
-  virtual void on_plan(int64_t layer, const RoutingPlan& plan, const ForwardContext& context) = 0;
+  // `layer`: place among the MoE layers; `rows` tells which samples the tokens are of. The plan and
+  // the rows are gone afterwards.
+  virtual void on_plan(int64_t layer, const RoutingPlan& plan, const TokenRows& rows) = 0;
 };
 
 // One MoE layer's step.

@@ -15,7 +15,8 @@ LAYERS = [
              "parameters and modules; optimizer; tensor files", []),
     ("parallel", "Communicator (self, threads, MPI), mesh of groups, gradient reducer", ["core"]),
     ("data", "tokenizers, token files, dataset, sampler, batch, prefetch", ["core"]),
-    ("layers", "linear, embedding, norms, attention, feed-forward, losses, transformer block",
+    ("layers", "where tokens are; linear, embedding, norms, attention, feed-forward, transformer "
+               "block",
      ["core"]),
     ("moe", "gate, gating policies, routing plan, dispatcher, experts, MoE layer, balance losses, "
             "routing statistics",

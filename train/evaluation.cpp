@@ -2,13 +2,14 @@
 
 #include "core/autograd/tape.h"
 #include "core/base/heartbeat.h"
-#include "train/training_step.h"
+#include "train/batch_tensors.h"
 
 namespace adagate {
 
 EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh& mesh,
                           RoutingStep* routing, const std::function<bool()>& stop) {
   NoRecording off;
+  StepContext context{.routing = routing};
   double sum = 0;
   int64_t targets = 0;
   if (routing) routing->begin(pass.batches(), false);
@@ -16,10 +17,8 @@ EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh
     if (stop && mesh.world->max<int64_t>(stop())) return {.stopped = true};
     beat();
     Batch batch = pass.batch(b);
-    ForwardContext context = make_context(batch, 0, 0, false);
-    context.routing = routing;
     if (routing) routing->begin_micro_batch(b);
-    sum += model.loss(tokens_of(batch), targets_of(batch), 1.0, context).sum;
+    sum += model.loss(tokens_of(batch), targets_of(batch), 1.0, context, rows_of(batch)).sum;
     targets += batch.valid_targets;
   }
   if (routing) routing->end(*mesh.world);

@@ -19,41 +19,6 @@ GradientReducer make_reducer(ParameterStore& store, ParameterGroup group, Commun
 
 }  // namespace
 
-Tensor tokens_of(const Batch& batch) {
-  return Tensor::from(std::span<const int32_t>(batch.tokens), {batch.rows * batch.sequence});
-}
-
-Tensor targets_of(const Batch& batch) {
-  return Tensor::from(std::span<const int32_t>(batch.targets), {batch.rows * batch.sequence});
-}
-
-ForwardContext make_context(const Batch& batch, uint64_t seed, int64_t step, bool training) {
-  ForwardContext context;
-  context.training = training;
-  context.seed = seed;
-  context.step = step;
-  context.batch = batch.rows;
-  context.sequence = batch.sequence;
-  int64_t rows = batch.rows, sequence = batch.sequence;
-  context.row_ids = Tensor::empty({rows * sequence}, DType::i64);
-  auto* ids = context.row_ids.data<int64_t>();
-  bool padded = false;
-  for (int64_t r = 0; r < rows; ++r) {
-    auto row = static_cast<size_t>(r);
-    padded = padded || batch.lengths[row] < sequence;
-    // The token's place must not depend on how far this micro-batch is padded.
-    for (int64_t t = 0; t < sequence; ++t) ids[r * sequence + t] = (batch.row_ids[row] << 32) + t;
-  }
-  if (!padded) return context;
-  context.lengths = Tensor::from(std::span<const int32_t>(batch.lengths), {rows});
-  context.token_mask = Tensor::empty({rows * sequence}, DType::u8);
-  auto* mask = context.token_mask.data<uint8_t>();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t t = 0; t < sequence; ++t)
-      mask[r * sequence + t] = t < batch.lengths[static_cast<size_t>(r)];
-  return context;
-}
-
 TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimizer,
                            const Mesh& mesh, const TrainingStepOptions& options)
     : model_(model),
@@ -125,6 +90,10 @@ void TrainingStep::count_batch(std::span<const Batch> micro_batches, bool stop,
   result.stop_requested = counts[4] > 0;
 }
 
+StepContext TrainingStep::context_of(int64_t step) {
+  return {.training = true, .seed = options_.seed, .step = step, .routing = &routing_};
+}
+
 // The balance losses look at the whole global batch: with several micro-batches its loads must be
 // known before the first backward.
 void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t step) {
@@ -132,17 +101,15 @@ void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t s
   NoRecording off;
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     routing_.begin_micro_batch(static_cast<int64_t>(m));
-    ForwardContext context = make_context(micro_batches[m], options_.seed, step, true);
-    context.routing = &routing_;
-    model_.forward(tokens_of(micro_batches[m]), context);
+    model_.forward(tokens_of(micro_batches[m]), context_of(step), rows_of(micro_batches[m]));
   }
   PhaseScope sums(Phase::reduce);
   routing_.reduce(*mesh_.world);
 }
 
 double TrainingStep::forward_backward(const Batch& batch, int64_t step, double scale, bool last) {
-  ForwardContext context = make_context(batch, options_.seed, step, true);
-  context.routing = &routing_;
+  StepContext context = context_of(step);
+  TokenRows rows = rows_of(batch);
   context.recompute_blocks = options_.recompute_blocks;
   if (last) {
     context.gradients_ready = [this](Module& module) {
@@ -158,7 +125,7 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   {
     PhaseScope phase(Phase::forward);
     Recording on(tape);
-    result = model_.loss(tokens_of(batch), targets_of(batch), scale, context);
+    result = model_.loss(tokens_of(batch), targets_of(batch), scale, context, rows);
   }
   {
     PhaseScope phase(Phase::reduce);

@@ -11,6 +11,7 @@
 #include "moe/routing_step.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
+#include "train/batch_tensors.h"
 
 namespace adagate {
 
@@ -35,11 +36,6 @@ struct StepResult {
   bool stop_requested = false;          // some rank got a signal to stop
 };
 
-// Micro-batch as the model's context; `step` and `seed` address its dropout.
-ForwardContext make_context(const Batch& batch, uint64_t seed, int64_t step, bool training);
-Tensor tokens_of(const Batch& batch);   // i32 [rows * sequence]
-Tensor targets_of(const Batch& batch);  // i32 [rows * sequence]
-
 // Works on one model for its whole training. Every reduction is a plain sum: the loss is divided by
 // the global number of valid targets before backward, so no rank count enters anywhere.
 class TrainingStep {
@@ -60,6 +56,7 @@ class TrainingStep {
 
  private:
   void count_batch(std::span<const Batch> micro_batches, bool stop, StepResult& result);
+  StepContext context_of(int64_t step);
   void counting_pass(std::span<const Batch> micro_batches, int64_t step);
   double forward_backward(const Batch& batch, int64_t step, double scale, bool last);
   double gradient_norm() const;

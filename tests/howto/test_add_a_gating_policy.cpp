@@ -35,7 +35,7 @@ TEST_CASE("top_p: the fewest experts that gather the share") {
                                  0.125f, 0.125f, 0.75f},  // one expert has the share alone
                                 3);
   auto policy = make_top_p_policy(share_of(0.75), 3);
-  Selection s = policy->choose({.scores = scores, .mask = {}, .row_ids = {}});
+  Selection s = policy->choose({.scores = scores, .mask = {}, .addresses = {}});
   CHECK(ints(s.row_start) == std::vector<int32_t>{0, 2, 3});
   CHECK(ints(s.expert) == std::vector<int32_t>{0, 1, 2});
 }
@@ -45,14 +45,14 @@ TEST_CASE("top_p: all experts, padding, no tokens, wrong shares") {
   GateScores scores = scores_of({0.5f, 0.25f, 0.25f, 0.125f, 0.125f, 0.75f}, 3);
   auto all = kTopPLine.make(share_of(1.0), 3);
   CHECK(all->k_max() == 3);
-  CHECK(ints(all->choose({.scores = scores, .mask = {}, .row_ids = {}}).expert) ==
+  CHECK(ints(all->choose({.scores = scores, .mask = {}, .addresses = {}}).expert) ==
         std::vector<int32_t>{0, 1, 2, 2, 0, 1});
   Tensor mask = Tensor::zeros({2}, DType::u8);
   mask.data<uint8_t>()[1] = 1;
-  Selection padded = all->choose({.scores = scores, .mask = mask, .row_ids = {}});
+  Selection padded = all->choose({.scores = scores, .mask = mask, .addresses = {}});
   CHECK(ints(padded.row_start) == std::vector<int32_t>{0, 0, 3});
   GateScores none = {Tensor::empty({0, 3}, DType::f32), Tensor::empty({0}, DType::f32),
                      Tensor::empty({0}, DType::f32)};
-  CHECK(all->choose({.scores = none, .mask = {}, .row_ids = {}}).expert.numel() == 0);
+  CHECK(all->choose({.scores = none, .mask = {}, .addresses = {}}).expert.numel() == 0);
   CHECK_THROWS_WITH(make_top_p_policy(share_of(0), 3), Catch::Contains("needs a share above 0"));
 }

@@ -12,18 +12,17 @@ using namespace adagate::test;
 
 namespace {
 
-// `batch` samples of `sequence` tokens, of which the first has all and the others fewer.
-ForwardContext context_of(int64_t batch, int64_t sequence, bool training = false) {
-  ForwardContext context;
-  context.training = training;
-  context.batch = batch;
-  context.sequence = sequence;
-  context.lengths = Tensor::empty({batch}, DType::i32);
-  for (int64_t b = 0; b < batch; ++b)
-    context.lengths.data<int32_t>()[b] = static_cast<int32_t>(std::max<int64_t>(1, sequence - b));
-  context.row_ids = Tensor::empty({batch * sequence}, DType::i64);
-  for (int64_t i = 0; i < batch * sequence; ++i) context.row_ids.data<int64_t>()[i] = 100 + i;
-  return context;
+// `samples` samples of `sequence` tokens, of which the first has all and the others fewer.
+TokenRows rows_of(int64_t samples, int64_t sequence) {
+  std::vector<int32_t> lengths;
+  std::vector<int64_t> places;
+  for (int64_t s = 0; s < samples; ++s) {
+    lengths.push_back(static_cast<int32_t>(std::max<int64_t>(1, sequence - s)));
+    places.push_back(100 + s);
+  }
+  TokenRows rows = padded_rows(lengths, sequence);
+  set_addresses(rows, places);
+  return rows;
 }
 
 const std::set<std::string> kNorm = {"gamma", "beta"};
@@ -59,9 +58,10 @@ TEST_CASE("the feed-forward keeps the layer contract", "[layers]") {
                        .output_initial_stddev = 0.4});
     std::set<std::string> names = {"up.weight", "down.weight"};
     if (a != Activation::swiglu) names.insert({"up.bias", "down.bias"});
-    ForwardContext context = context_of(1, 8);
-    expect_layer_contract(layer, names, random_normal({8, 6}, 1),
-                          [&](FeedForward& l, const Tensor& x) { return l.forward(x, context); });
+    TokenRows rows = rows_of(1, 8);
+    expect_layer_contract(
+        layer, names, random_normal({8, 6}, 1),
+        [&](FeedForward& l, const Tensor& x) { return l.forward(x, StepContext{}, rows); });
   }
 }
 
@@ -83,11 +83,12 @@ TEST_CASE("self-attention keeps the layer contract", "[layers]") {
                          .dropout = form.dropout,
                          .initial_stddev = 0.4,
                          .output_initial_stddev = 0.4});
-    ForwardContext context = context_of(3, 5, /*training=*/true);
+    StepContext context{.training = true};
+    TokenRows rows = rows_of(3, 5);
     // The output bias is the caller's to add, so that it can be fused with the residual.
     expect_layer_contract(layer, {"qkv.weight", "qkv.bias", "output.weight", "output.bias"},
                           random_normal({15, 16}, 1), [&](SelfAttention& l, const Tensor& x) {
-                            return bias_activation(l.forward(x, context), l.output_bias(),
+                            return bias_activation(l.forward(x, context, rows), l.output_bias(),
                                                    Activation::identity);
                           });
   }
@@ -98,21 +99,23 @@ TEST_CASE("the embedding's gradients and its error", "[layers]") {
   ParameterStore store(layer, {.master = DType::f64, .compute = DType::f64, .allocate_grad = {}});
   store.initialize(1);
   Tensor tokens = Tensor::from(std::vector<int32_t>{3, 1, 3, 12, 0, 3, 7, 7}, {8});
+  TokenRows rows = padded_rows(2, 4);
   store.clear_gradients();
   Tape tape;
   Tensor y;
   {
     Recording on(tape);
-    y = layer.forward(tokens, /*sequence=*/4);
+    y = layer.forward(tokens, rows);
   }
   tape.backward(y, cotangent(y, 0));
-  auto loss = [&] { return dot(layer.forward(tokens, 4), cotangent(y, 0)); };
+  auto loss = [&] { return dot(layer.forward(tokens, rows), cotangent(y, 0)); };
   REQUIRE(store.find("tokens"));
   REQUIRE(store.find("positions"));
   for (Parameter* p : store.parameters())
     check_against_differences(p->name(), p->master(), p->grad(), loss, 1e-6);
-  CHECK_THROWS_WITH(layer.forward(tokens, 8), Catch::Contains("8 tokens are more than") &&
-                                                  Catch::Contains("model.context, 6"));
+  CHECK_THROWS_WITH(
+      layer.forward(tokens, padded_rows(1, 8)),
+      Catch::Contains("8 tokens are more than") && Catch::Contains("model.context, 6"));
 }
 
 TEST_CASE("the transformer block keeps the layer contract", "[layers]") {
@@ -144,9 +147,10 @@ TEST_CASE("the transformer block keeps the layer contract", "[layers]") {
     if (!modern)
       names.insert({"attention_norm.beta", "attention.qkv.bias", "attention.output.bias",
                     "feed_forward_norm.beta", "feed_forward.up.bias", "feed_forward.down.bias"});
-    ForwardContext context = context_of(2, 5, /*training=*/true);
+    StepContext context{.training = true};
+    TokenRows rows = rows_of(2, 5);
     expect_layer_contract(
         block, names, random_normal({10, 8}, 1),
-        [&](TransformerBlock& l, const Tensor& x) { return l.forward(x, context); });
+        [&](TransformerBlock& l, const Tensor& x) { return l.forward(x, context, rows); });
   }
 }

@@ -48,8 +48,7 @@ class ReferenceRun {
   // [rows, length, vocabulary]
   Tensor logits(const TokenBatch& batch) {
     NoRecording off;
-    ForwardContext context = context_of(batch);
-    return decoder_.logits(decoder_.forward(flat(batch.tokens), context));
+    return decoder_.logits(decoder_.forward(flat(batch.tokens), context(), rows_of(batch)));
   }
 
   // Gradients of the mean cross-entropy plus the balance losses over the whole batch; returns the
@@ -67,19 +66,20 @@ class ReferenceRun {
       NoRecording off;
       for (size_t m = 0; m < parts.size(); ++m) {
         routing_.begin_micro_batch(static_cast<int64_t>(m));
-        ForwardContext context = context_of(parts[m]);
-        decoder_.forward(flat(parts[m].tokens), context);
+        decoder_.forward(flat(parts[m].tokens), context(), rows_of(parts[m]));
       }
       routing_.reduce(world);
     }
     for (size_t m = 0; m < parts.size(); ++m) {
       routing_.begin_micro_batch(static_cast<int64_t>(m));
-      ForwardContext context = context_of(parts[m]);
+      StepContext context = this->context();
+      TokenRows rows = rows_of(parts[m]);
       Tape tape;
       CrossEntropy entropy;
       {
         Recording on(tape);
-        entropy = decoder_.loss(flat(parts[m].tokens), flat(parts[m].targets), scale, context);
+        entropy =
+            decoder_.loss(flat(parts[m].tokens), flat(parts[m].targets), scale, context, rows);
       }
       routing_.end_forward(world);
       tape.backward(entropy.loss);
@@ -112,23 +112,16 @@ class ReferenceRun {
     return parts;
   }
 
-  ForwardContext context_of(const TokenBatch& batch) {
-    int64_t rows = batch.tokens.dim(0), length = batch.tokens.dim(1);
-    ForwardContext context;
-    context.training = true;
-    context.batch = rows;
-    context.sequence = length;
-    context.recompute_blocks = options_.recompute;
-    context.row_ids = Tensor::empty({rows * length}, DType::i64);
-    for (int64_t i = 0; i < rows * length; ++i) context.row_ids.data<int64_t>()[i] = i;
-    if (decoder_.moe_layers() > 0) context.routing = &routing_;
-    if (!batch.lengths) return context;
-    context.lengths = batch.lengths;
-    context.token_mask = Tensor::empty({rows * length}, DType::u8);
-    for (int64_t i = 0; i < rows * length; ++i)
-      context.token_mask.data<uint8_t>()[i] =
-          i % length < batch.lengths.data<int32_t>()[i / length] ? 1 : 0;
-    return context;
+  StepContext context() {
+    return {.training = true,
+            .recompute_blocks = options_.recompute,
+            .routing = decoder_.moe_layers() > 0 ? &routing_ : nullptr};
+  }
+
+  static TokenRows rows_of(const TokenBatch& batch) {
+    int64_t samples = batch.tokens.dim(0), length = batch.tokens.dim(1);
+    if (!batch.lengths) return padded_rows(samples, length);
+    return padded_rows({batch.lengths.data<int32_t>(), static_cast<size_t>(samples)}, length);
   }
 
   RunOptions options_;

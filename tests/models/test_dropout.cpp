@@ -1,4 +1,5 @@
 // Dropout has its places, each with its own share and its own draws, anew at every step.
+#include <numeric>
 #include <string>
 
 #include "core/nn/parameter_store.h"
@@ -72,13 +73,14 @@ class PlaceDecoder {
 
   // Of each element of each row.
   std::vector<bool> dropped(const Address& at = {}) {
-    ForwardContext context{
-        .training = at.training, .seed = at.seed, .step = at.step, .batch = kRows, .sequence = 1};
-    context.row_ids = Tensor::empty({kRows}, DType::i64);
-    for (int64_t r = 0; r < kRows; ++r) context.row_ids.data<int64_t>()[r] = at.first_row + r;
+    StepContext context{.training = at.training, .seed = at.seed, .step = at.step};
+    TokenRows rows = padded_rows(kRows, 1);
+    std::vector<int64_t> places(kRows);
+    std::iota(places.begin(), places.end(), at.first_row);
+    set_addresses(rows, places);
     // The last norm leaves zeros alone.
     std::vector<double> hidden =
-        decoder_.forward(Tensor::zeros({kRows}, DType::i32), context).to_doubles();
+        decoder_.forward(Tensor::zeros({kRows}, DType::i32), context, rows).to_doubles();
     std::vector<bool> result;
     for (double value : hidden) result.push_back(value == 0);
     return result;
@@ -147,7 +149,7 @@ TEST_CASE("dropout: every place, step and seed draws anew", "[models]") {
     }
 }
 
-TEST_CASE("dropout: a token's draws are those of its row id, whatever its place", "[models]") {
+TEST_CASE("dropout: a token's draws are those of its address, whatever its place", "[models]") {
   constexpr int64_t kLater = 50;
   for (Place place : places()) {
     INFO(place.name());

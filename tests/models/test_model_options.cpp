@@ -41,13 +41,12 @@ double loss_of(const Options& options) {
   for (Parameter* p : store.parameters())
     if (p->name().ends_with("bias"))
       p->master().copy_from(random_normal(p->spec().shape, hash_name(p->name()), 0.4));
-  ForwardContext context{
-      .training = true, .seed = 3, .step = 0, .batch = kBatch, .sequence = kSequence};
-  context.row_ids = Tensor::empty({kBatch * kSequence}, DType::i64);
-  for (int64_t i = 0; i < kBatch * kSequence; ++i) context.row_ids.data<int64_t>()[i] = i;
+  StepContext context{.training = true, .seed = 3};
+  TokenRows rows = padded_rows(kBatch, kSequence);
+  set_addresses(rows, std::vector<int64_t>{0, 1, 2});
   return decoder
              .loss(random_integers({kBatch * kSequence}, 1, 0, 11),
-                   random_integers({kBatch * kSequence}, 2, 0, 11), 1.0, context)
+                   random_integers({kBatch * kSequence}, 2, 0, 11), 1.0, context, rows)
              .sum /
          static_cast<double>(kBatch * kSequence);
 }

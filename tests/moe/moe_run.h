@@ -95,19 +95,14 @@ class RankRun {
   Tensor forward(int m) {
     auto [begin, end] = piece(m);
     step_.begin_micro_batch(m);
-    context_ = ForwardContext{};
-    context_.training = true;
-    context_.seed = 11;
-    context_.step = 5;
-    context_.batch = 1;
-    context_.sequence = end - begin;
-    context_.routing = &step_;
-    context_.row_ids = Tensor::empty({end - begin}, DType::i64);
-    for (int64_t t = begin; t < end; ++t) context_.row_ids.data<int64_t>()[t - begin] = t;
-    if (batch_.mask) context_.token_mask = batch_.mask.slice(begin, end);
+    context_ = {.training = true, .seed = 11, .step = 5, .routing = &step_};
+    rows_ = padded_rows(1, end - begin);
+    rows_.addresses = Tensor::empty({end - begin}, DType::i64);
+    for (int64_t t = begin; t < end; ++t) rows_.addresses.data<int64_t>()[t - begin] = t;
+    if (batch_.mask) rows_.mask = batch_.mask.slice(begin, end);
     x_ = batch_.x.slice(begin, end).clone().to(layout_.type);
     x_.set_slot(std::make_shared<GradSlot>());
-    auto body = [this](const Tensor& in) { return layer_.forward(in, context_); };
+    auto body = [this](const Tensor& in) { return layer_.forward(in, context_, rows_); };
     return layout_.recompute ? recompute(x_, body) : body(x_);
   }
 
@@ -156,7 +151,8 @@ class RankRun {
   RoutingStep step_;
   LayerRun& result_;
   std::mutex& mutex_;
-  ForwardContext context_;
+  StepContext context_;
+  TokenRows rows_;
   Tensor x_;
 };
 

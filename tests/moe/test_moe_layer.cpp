@@ -96,8 +96,7 @@ void expect_dense(const MoeLayerConfig& config, const GlobalBatch& batch, DType 
   Tensor y;
   {
     Recording on(tape);
-    ForwardContext context;
-    y = dense.forward(x, context);
+    y = dense.forward(x, StepContext{}, padded_rows(1, x.rows()));
   }
   tape.backward(y, batch.cotangent.to(type));
   double tolerance = type == DType::f64 ? 1e-13 : 1e-6;
@@ -348,13 +347,12 @@ TEST_CASE("The losses reach the gate even if no gradient reaches its weights", "
   Tensor x = random_normal({9, 12}, 1), other = random_normal({9, 12}, 2);
   x.set_slot(std::make_shared<GradSlot>());
   other.set_slot(std::make_shared<GradSlot>());
-  ForwardContext context;
-  context.routing = &step;
+  StepContext context{.routing = &step};
   Tape tape;
   Tensor root;
   {
     Recording on(tape);
-    gate.forward(x, context);
+    gate.forward(x, context, padded_rows(1, 9));
     Tensor indices = random_integers({9}, 3, 0, 1);
     for (int32_t i = 0; i < 9; ++i) indices.data<int32_t>()[i] = 8 - i;
     root = permute_rows(other, indices, indices);
@@ -375,10 +373,11 @@ TEST_CASE("Experts that can't be split over the ranks are refused", "[moe]") {
 
 TEST_CASE("An observer sees every plan once", "[moe]") {
   struct Recorder : RoutingObserver {
-    std::vector<int64_t> tokens;
-    void on_plan(int64_t layer, const RoutingPlan& plan, const ForwardContext& context) override {
+    std::vector<int64_t> tokens, samples;
+    void on_plan(int64_t layer, const RoutingPlan& plan, const TokenRows& rows) override {
       CHECK(layer == 0);
-      CHECK(plan.tokens() == context.row_ids.numel());
+      CHECK(plan.tokens() == rows.rows);
+      samples.push_back(rows.sample_ids.data<int64_t>()[0]);
       tokens.push_back(plan.tokens());
     }
   } recorder;
@@ -391,20 +390,56 @@ TEST_CASE("An observer sees every plan once", "[moe]") {
   step.begin(2);
   for (int pass = 0; pass < 2; ++pass) {
     for (int64_t m = 0; m < 2; ++m) {
-      ForwardContext context;
-      context.routing = &step;
-      context.row_ids = Tensor::zeros({4 + m}, DType::i64);
+      TokenRows rows = padded_rows(1, 4 + m);
+      rows.sample_ids = Tensor::from(std::vector<int64_t>{70 + m}, {1});
       step.begin_micro_batch(m);
-      layer.forward(random_normal({4 + m, 12}, 1).to(DType::f32), context);
+      layer.forward(random_normal({4 + m, 12}, 1).to(DType::f32), {.routing = &step}, rows);
     }
     if (pass == 0) step.reduce(*make_self_communicator());
   }
   CHECK(recorder.tokens == std::vector<int64_t>{4, 5});
+  CHECK(recorder.samples == std::vector<int64_t>{70, 71});
   RoutingReport report;
   step.end(*make_self_communicator());
   report.add(step);
   CHECK(report.layers()[0].sums.tokens == 9);
   CHECK_THAT(report.table(), Catch::Contains("1 expert"));
+}
+
+TEST_CASE("MoE layer: packed tokens get what they get in a padded batch", "[moe]") {
+  const std::vector<int32_t> lengths = {3, 0, 5, 1};
+  TokenRows padded = padded_rows(lengths, 5), packed = packed_rows(lengths);
+  for (TokenRows* rows : {&padded, &packed}) set_addresses(*rows, std::vector<int64_t>{4, 9, 2, 7});
+  for (const auto& entry : kGatingPolicies) {
+    INFO(entry.name);
+    MoeLayerConfig config = small_layer(std::string(entry.name));
+    MoeLayer layer(config, make_self_mesh());
+    ParameterStore store(layer, {.master = DType::f64, .compute = DType::f64});
+    store.initialize(3);
+    RoutingStep step(1, 8, config.moe.resolved_balance());
+    auto run = [&](const Tensor& x, const TokenRows& rows) {
+      step.begin(1);
+      Tensor y = layer.forward(x, {.training = true, .seed = 11, .routing = &step}, rows);
+      step.end(*make_self_communicator());
+      return y;
+    };
+    Tensor x = random_normal({20, 12}, 1), real = Tensor::empty({9, 12}, DType::f64);
+    auto take_real = [&](const Tensor& from, const Tensor& to) {
+      for (int64_t i = 0, next = 0; i < 20; ++i) {
+        if (!padded.mask.data<uint8_t>()[i]) continue;
+        to.slice(next, next + 1).copy_from(from.slice(i, i + 1));
+        ++next;
+      }
+    };
+    take_real(x, real);
+    Tensor expected = Tensor::empty({9, 12}, DType::f64);
+    take_real(run(x, padded), expected);
+    LayerRouting counted = step.layer(0);
+    check_close(run(real, packed), expected, 1e-13);
+    CHECK(step.layer(0).sums.assigned == counted.sums.assigned);
+    CHECK(step.layer(0).sums.by_count == counted.sums.by_count);
+    CHECK(step.layer(0).sums.tokens == 9);
+  }
 }
 
 }  // namespace adagate::test

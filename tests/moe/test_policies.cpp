@@ -33,7 +33,7 @@ Selection choose(const GatingPolicy& policy, const GateScores& scores, const Ten
                  const Tensor& ids = {}, uint64_t seed = 7) {
   return policy.choose({.scores = scores,
                         .mask = mask,
-                        .row_ids = ids ? ids : ids_from(0, scores.probabilities.dim(0)),
+                        .addresses = ids ? ids : ids_from(0, scores.probabilities.dim(0)),
                         .seed = seed,
                         .step = 3,
                         .layer = 1});
@@ -72,7 +72,7 @@ struct Draw {
   int64_t layer = 0;
   uint64_t seed = 7;
   int64_t step = 0;
-  int64_t first_row = 0;  // -1: no row ids
+  int64_t first_row = 0;  // -1: no addresses
 };
 
 // Which of `tokens` a gate gives a second expert, for a share of one half.
@@ -82,9 +82,10 @@ std::vector<bool> second_experts(const Draw& draw, int64_t tokens = 2000) {
   Gate gate(24, 8, draw.layer, config, 0.3);
   ParameterStore store(gate, {});
   store.initialize(1);
-  ForwardContext context{.seed = draw.seed, .step = draw.step};
-  if (draw.first_row >= 0) context.row_ids = ids_from(draw.first_row, tokens);
-  RoutingPlan plan = gate.forward(random_normal({tokens, 24}, 1).to(DType::f32), context);
+  StepContext context{.seed = draw.seed, .step = draw.step};
+  TokenRows rows = padded_rows(1, tokens);
+  if (draw.first_row >= 0) rows.addresses = ids_from(draw.first_row, tokens);
+  RoutingPlan plan = gate.forward(random_normal({tokens, 24}, 1).to(DType::f32), context, rows);
   std::vector<bool> second;
   for (int64_t t = 0; t < tokens; ++t) second.push_back(plan.experts_of(t) == 2);
   return second;
@@ -352,7 +353,7 @@ TEST_CASE("the random policy draws anew in every layer, step, seed and row", "[m
       CHECK(independent(second[j], second[i]));
     }
   }
-  // A row's draw is that of its id, its place where it has none.
+  // A row's draw is that of its address, its place where it has none.
   std::vector<bool> later(second[0].begin() + 500, second[0].end());
   CHECK(second_experts({.first_row = 500}, 1500) == later);
   CHECK(second_experts({.first_row = -1}) == second[0]);

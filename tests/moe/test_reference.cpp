@@ -129,7 +129,7 @@ TEST_CASE("The plan is PyTorch's, expert by expert", "[moe]") {
     Tensor x = fixture.file.read("inputs/x"), w = fixture.file.read("weights/gate.weight");
     Tensor valid = fixture.file.read("inputs/valid");
     GateScores scores = gate_scores(x, w);
-    Selection s = policy->choose({.scores = scores, .mask = valid, .row_ids = {}});
+    Selection s = policy->choose({.scores = scores, .mask = valid, .addresses = {}});
     CHECK(ints(s.row_start) == ints(fixture.file.read("plan/row_start")));
     CHECK(ints(s.expert) == ints(fixture.file.read("plan/expert")));
     Tensor weight =
@@ -151,7 +151,7 @@ TEST_CASE("MoE layer in bf16 against PyTorch, token by token", "[moe]") {
     GateScores scores = gate_scores(fixture.file.read("inputs/x").to(DType::bf16),
                                     fixture.file.read("weights/gate.weight"));
     Selection chosen = make_gating_policy(config.moe.gate, config.moe.experts)
-                           ->choose({.scores = scores, .mask = valid, .row_ids = {}});
+                           ->choose({.scores = scores, .mask = valid, .addresses = {}});
     Selection expected{fixture.file.read("plan/row_start"), fixture.file.read("plan/expert")};
     LayerRun run =
         run_layer(config, {fixture.read("inputs/x"), fixture.read("inputs/cotangent"), valid},

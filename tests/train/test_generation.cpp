@@ -58,8 +58,7 @@ struct TinyModel {
   int32_t next(std::span<const int32_t> text) {
     NoRecording off;
     auto n = static_cast<int64_t>(text.size());
-    ForwardContext context{.batch = 1, .sequence = n};
-    Tensor hidden = model.forward(Tensor::from(text, {n}), context);
+    Tensor hidden = model.forward(Tensor::from(text, {n}), StepContext{}, padded_rows(1, n));
     std::vector<double> logits = model.logits(hidden.slice(n - 1, n)).to_doubles();
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   }

@@ -48,9 +48,8 @@ class LayerBench {
     store_.clear_gradients();
     Tensor x = x_.detach();
     x.set_slot(std::make_shared<GradSlot>());
-    ForwardContext context;
-    context.training = true;
-    context.routing = step_;
+    StepContext context{.training = true, .routing = step_};
+    TokenRows rows = padded_rows(1, x.rows());
     if (step_) step_->begin(1);
     world_->barrier();
     PhaseTimer::current().take();
@@ -59,7 +58,7 @@ class LayerBench {
     Tensor y;
     {
       Recording on(tape);
-      y = layer_.forward(x, context);
+      y = layer_.forward(x, context, rows);
     }
     if (step_) step_->end_forward(*world_);
     tape.backward(y, dy_);

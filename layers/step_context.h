@@ -1,4 +1,5 @@
-// What a forward pass knows besides its input: one per micro-batch, passed down, never looked up.
+// What a forward pass knows of its step: one for all micro-batches of it or one for each, passed
+// down, never looked up. Where the micro-batch's tokens are: layers/token_rows.h.
 #pragma once
 
 #include <cstdint>
@@ -6,23 +7,16 @@
 
 #include "core/nn/module.h"
 #include "core/ops/dropout.h"
-#include "core/tensor/tensor.h"
 
 namespace adagate {
 
 class RoutingStep;  // moe/routing_step.h
 
-struct ForwardContext {
+// It must outlive the backward pass.
+struct StepContext {
   bool training = false;  // dropout is on
   uint64_t seed = 0;
   int64_t step = 0;
-
-  int64_t batch = 0;     // samples on this rank, possibly none
-  int64_t sequence = 0;  // tokens per sample, padding included
-  Tensor lengths = {};   // i32 [batch], real tokens of each sample; empty: all are full
-  Tensor row_ids =
-      {};  // i64 [batch * sequence], token's place in the global batch: addresses dropout
-  Tensor token_mask = {};  // u8 [batch * sequence], 1 = real token; empty: all are
 
   bool recompute_blocks = false;  // keep only each block's input, run the block again in backward
   RoutingStep* routing =
