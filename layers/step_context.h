@@ -7,10 +7,9 @@
 
 #include "core/nn/module.h"
 #include "core/ops/dropout.h"
+#include "layers/routing_sink.h"
 
 namespace adagate {
-
-class RoutingStep;  // moe/routing_step.h
 
 // It must outlive the backward pass.
 struct StepContext {
@@ -18,9 +17,8 @@ struct StepContext {
   uint64_t seed = 0;
   int64_t step = 0;
 
-  bool recompute_blocks = false;  // keep only each block's input, run the block again in backward
-  RoutingStep* routing =
-      nullptr;  // gathers the MoE layers' plans and statistics; null in dense models
+  bool recompute_blocks = false;   // keep only each block's input, run the block again in backward
+  RoutingSink* routing = nullptr;  // where layers that choose experts tell of it; null: nowhere
 
   // Called during backward when all gradients of `module`'s parameters are final.
   std::function<void(Module& module)> gradients_ready = {};

@@ -1,7 +1,5 @@
 #include "moe/gate.h"
 
-#include "moe/routing_step.h"
-
 namespace adagate {
 
 Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
@@ -20,33 +18,31 @@ Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& conf
 
 RoutingPlan Gate::forward(const Tensor& x, const StepContext& context,
                           const TokenRows& rows) const {
-  RoutingStep* step = context.routing;
+  RoutingSink* sink = context.routing;
+  const Selection* earlier = sink ? sink->earlier_choice(layer_) : nullptr;
   GateScores scores = gate_scores(x, weight_.tensor());
   RoutingPlan plan;
   plan.experts = scores.probabilities.dim(1);
-  bool first_time = !step || !step->replays();
-  plan.selection = first_time ? policy_->choose({.scores = scores,
-                                                 .mask = rows.mask,
-                                                 .addresses = rows.addresses,
-                                                 .seed = context.seed,
-                                                 .step = static_cast<uint64_t>(context.step),
-                                                 .layer = layer_})
-                              : step->selection(layer_);
+  plan.selection = earlier ? *earlier
+                           : policy_->choose({.scores = scores,
+                                              .mask = rows.mask,
+                                              .addresses = rows.addresses,
+                                              .seed = context.seed,
+                                              .step = static_cast<uint64_t>(context.step),
+                                              .layer = layer_});
   check(plan.tokens() == x.rows(), "gate of MoE layer {}: {} tokens, the plan has {}", layer_,
         x.rows(), plan.tokens());
-  std::function<RoutingLossGradient()> losses;
-  if (step && step->losses_active()) {
-    losses = [step, layer = layer_] { return step->loss_gradient(layer); };
-  }
-  plan.weight = routing_weights(x, weight_.tensor(), scores, plan.selection, renormalize_,
-                                rows.mask, std::move(losses));
+  plan.weight =
+      routing_weights(x, weight_.tensor(), scores, plan.selection, renormalize_, rows.mask,
+                      sink ? sink->loss_gradient(layer_) : std::function<RoutingLossGradient()>());
   plan.counts.assign(static_cast<size_t>(plan.experts), 0);
   const int32_t* expert = plan.selection.expert.data<int32_t>();
   for (int64_t i = 0; i < plan.assignments(); ++i) ++plan.counts[static_cast<size_t>(expert[i])];
-  if (step && first_time) {
-    step->count(layer_, routing_sums(scores, plan.selection, rows.mask, pair_gap_));
-    step->keep(layer_, plan.selection);
-    if (step->observer()) step->observer()->on_plan(layer_, plan, rows);
+  if (sink && !earlier) {
+    sink->add_choice(layer_, {.selection = plan.selection,
+                              .weight = plan.weight,
+                              .sums = routing_sums(scores, plan.selection, rows.mask, pair_gap_),
+                              .rows = rows});
   }
   return plan;
 }

@@ -18,9 +18,8 @@ class Gate : public Module {
   Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
        double initial_stddev);
 
-  // x [tokens, width]. Counts the plan in context.routing, if there is one, shows it to the
-  // observer, and adds the balance losses' gradients in backward. When a segment is run again, the
-  // decision taken the first time is reused.
+  // x [tokens, width]. Tells context.routing, if there is one, and adds the gradients of its
+  // balance losses in backward. A pass that has been run before repeats its choice.
   RoutingPlan forward(const Tensor& x, const StepContext& context, const TokenRows& rows) const;
 
   const GatingPolicy& policy() const { return *policy_; }

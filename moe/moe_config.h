@@ -5,6 +5,8 @@
 #include <string>
 
 #include "core/base/fields.h"
+#include "core/base/named.h"
+#include "moe/balance_loss.h"
 
 namespace adagate {
 
@@ -59,13 +61,19 @@ struct BalanceConfig {
   double z_coefficient = 0.0;
   std::string scope = "global_batch";
 
+  static std::vector<std::string> words() {
+    std::vector<std::string> all = names_of(kBalanceLosses);
+    all.insert(all.begin(), "auto");
+    return all;
+  }
+
   template <class V, class Self>
   static void visit(V& v, Self& s) {
     v.field("loss", s.loss,
-            "paper: experts * sum of (share of the single-expert tokens) * (mean probability); "
-            "switch: the same with the share of all assignments; none; auto: what fits moe.gate, "
-            "paper where tokens may take a single expert, else switch; with one expert none",
-            one_of({"auto", "paper", "switch", "none"}));
+            help_of(kBalanceLosses) +
+                "; auto: what fits moe.gate, paper where tokens may take a single expert, else "
+                "switch; with one expert none",
+            one_of(words()));
     v.field("coefficient", s.coefficient, "factor of the balance loss, per MoE layer",
             at_least(0.0));
     v.field("z_coefficient", s.z_coefficient,

@@ -1,7 +1,6 @@
 #include "moe/moe_layer.h"
 
 #include "core/autograd/phase_span.h"
-#include "moe/routing_step.h"
 
 namespace adagate {
 
@@ -23,8 +22,7 @@ MoeLayer::MoeLayer(const MoeLayerConfig& config, const Mesh& mesh)
 }
 
 Tensor MoeLayer::forward(const Tensor& x, const StepContext& context, const TokenRows& rows) {
-  RoutingStep* step = context.routing;
-  bool counts = step && !step->replays();
+  RoutingSink* sink = context.routing;
   RoutingPlan plan;
   Dispatched dispatched;
   Tensor y;
@@ -36,13 +34,15 @@ Tensor MoeLayer::forward(const Tensor& x, const StepContext& context, const Toke
     PhaseSpan span(Phase::dispatch);
     dispatched = dispatcher_.dispatch(x, plan);
   }
-  if (counts) {
+  if (sink && !sink->earlier_choice(config_.layer)) {
     double gate_flops = 2.0 * static_cast<double>(x.numel() * config_.moe.experts);
     double flops = static_cast<double>(dispatched.rows.rows()) * experts_.flops_per_row();
     auto row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()));
     // Rows travel to the experts and back.
-    step->count_exchange(config_.layer, dispatched.rows.rows(), dispatched.rows_sent,
-                         2 * dispatched.rows_sent * row_bytes, gate_flops + flops);
+    sink->add_work(config_.layer, {.rows = dispatched.rows.rows(),
+                                   .rows_sent = dispatched.rows_sent,
+                                   .bytes_sent = 2 * dispatched.rows_sent * row_bytes,
+                                   .flops = gate_flops + flops});
   }
   {
     PhaseSpan span(Phase::experts);

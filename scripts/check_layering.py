@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks every #include against the layering table below, which docs/architecture.md shows.
+"""Checks every #include against the layering table below, which docs/architecture.md shows, and
+every forward declaration: a type of a folder that may not be included may not be named either.
 
 Exit 1 with file:line for each edge that the table does not allow. `--write-docs` puts the table
 into docs/architecture.md between its markers; without it the page is compared with the table.
@@ -45,6 +46,9 @@ SEAMS = [
 
 CODE_SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 INCLUDE = re.compile(r'\s*#\s*include\s*(["<])([^">]+)[">]')
+# At the start of a line: types of the namespace adagate itself.
+DECLARED = re.compile(r"(?:class|struct|enum(?: class)?) (\w+)(?: : \w+)?;")
+DEFINED = re.compile(r"(?:class|struct|enum(?: class)?) (\w+)(?: final)?(?: :[^;]*)?(?: \{|$)")
 BEGIN, END = "<!-- layering table: begin -->", "<!-- layering table: end -->"
 
 
@@ -96,7 +100,25 @@ def check_edge(source, target):
     return f"{top} may include only: {', '.join([top] + allowed)}"
 
 
-def check_file(root, path):
+def homes_of_types(root):
+    """{name of a type: the files that define it}."""
+    homes = {}
+    for path in code_files(root):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if match := DEFINED.match(line):
+                homes.setdefault(match[1], set()).add(path.relative_to(root))
+    return homes
+
+
+def check_declaration(source, name, homes):
+    """Why `source` may not declare the type `name`, or None. Inside one folder it may."""
+    homes = sorted(homes.get(name, ()))
+    reasons = [f"{name} of {home}: {why}" for home in homes
+               if home.parts[0] != source.parts[0] and (why := check_edge(source, home))]
+    return reasons[0] if homes and len(reasons) == len(homes) else None
+
+
+def check_file(root, path, types):
     """Problems of one file as (line number, text)."""
     source = path.relative_to(root)
     homes_of_files = [root]
@@ -107,6 +129,9 @@ def check_file(root, path):
             source = pathlib.PurePosixPath(*source.parts[2:])
     folders = set(order()) | {"tests"}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if match := DECLARED.match(line):
+            if reason := check_declaration(source, match[1], types):
+                yield number, reason
         match = INCLUDE.match(line)
         if not match:
             continue
@@ -172,10 +197,11 @@ def main():
     parser.add_argument("--write-docs", action="store_true")
     args = parser.parse_args()
     files, problems = 0, []
+    types = homes_of_types(args.root)
     for path in code_files(args.root):
         files += 1
         problems += [f"{path.relative_to(args.root)}:{n}: {why}"
-                     for n, why in check_file(args.root, path)]
+                     for n, why in check_file(args.root, path, types)]
     problems += check_docs(args.root / "docs" / "architecture.md", args.write_docs)
     for problem in problems:
         print(problem, file=sys.stderr)

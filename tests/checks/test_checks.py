@@ -80,6 +80,16 @@ class Layering(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("moe/bad.h:1: parallel/reducer.h", output)
 
+    def test_forward_declaration_of_a_higher_folder(self):
+        higher = {"moe/step.h": "class RoutingStep final : public Sink {\n",
+                  "layers/sink.h": "class Sink {\n"}
+        status, output = self.check({**higher, "layers/bad.h": "class Sink;\nclass RoutingStep;\n"})
+        self.assertEqual(status, 1, output)
+        self.assertIn("layers/bad.h:2: RoutingStep of moe/step.h: layers may include only", output)
+        self.assertIn("1 problems", output)
+        good = {"train/good.h": "class RoutingStep;\nclass Sink;\nclass Elsewhere;\n"}
+        self.assertEqual(self.check({**higher, **good})[0], 0)
+
     def test_order_inside_core(self):
         self.expect_caught("core/base/bad.h", '#  include "core/tensor/tensor.h"\n')
 

@@ -1,4 +1,4 @@
-// The balance losses and their gradients against the equations of moe/routing_step.h, written
+// The balance losses and their gradients against the equations of moe/balance_loss.h, written
 // plainly, for every loss, scope and a layout of uneven ranks.
 #include <cmath>
 
@@ -114,10 +114,11 @@ TEST_CASE("The balance losses and their gradients are those of their equations",
     if (name == "gate.weight") p.master().copy_from(in.weight);
   };
   Layout whole, uneven{2, 2, 3, false, DType::f64, {4, 1, 0, 7, 6, 5}};
-  for (std::string loss : {"none", "switch", "paper"})
+  for (const BalanceLoss& entry : kBalanceLosses)
     for (double z : {0.0, 0.05})
       for (std::string scope : {"global_batch", "micro_batch"})
         for (const Layout& layout : {whole, uneven}) {
+          std::string loss(entry.name);
           INFO(loss << ", z " << z << ", " << scope << ", ranks " << layout.ranks);
           MoeLayerConfig config = small_layer("adaptive", loss);
           config.moe.gate.threshold = kThreshold;
@@ -151,18 +152,18 @@ TEST_CASE("Backward before the counts are reduced is refused, at every step", "[
   RoutingStep step(1, 4, {.loss = "paper"});
   for (int repeat = 0; repeat < 2; ++repeat) {
     step.begin(1);
-    CHECK_THROWS_WITH(step.loss_gradient(0), Catch::Contains("reduce()"));
+    CHECK_THROWS_WITH(step.loss_gradient(0)(), Catch::Contains("reduce()"));
     step.end_forward(*make_self_communicator());
-    CHECK_NOTHROW(step.loss_gradient(0));
+    CHECK_NOTHROW(step.loss_gradient(0)());
   }
   // Each micro-batch for itself: the counts of the one before don't do.
   RoutingStep alone(1, 4, {.loss = "paper", .scope = "micro_batch"});
   alone.begin(2);
   for (int64_t i : {0, 1}) {
     alone.begin_micro_batch(i);
-    CHECK_THROWS_WITH(alone.loss_gradient(0), Catch::Contains("reduce()"));
+    CHECK_THROWS_WITH(alone.loss_gradient(0)(), Catch::Contains("reduce()"));
     alone.end_forward(*make_self_communicator());
-    CHECK_NOTHROW(alone.loss_gradient(0));
+    CHECK_NOTHROW(alone.loss_gradient(0)());
   }
 }
 

@@ -17,7 +17,7 @@ RoutingStep step_of(const std::vector<double>& assigned, double tokens = 100) {
                    .probability = std::vector<double>(assigned.size()),
                    .by_count = std::vector<double>(assigned.size() + 1),
                    .tokens = tokens};
-  step.count(0, sums);
+  step.ledger().add(0, sums);
   step.end(*make_self_communicator());
   return step;
 }

@@ -373,20 +373,23 @@ TEST_CASE("Experts that can't be split over the ranks are refused", "[moe]") {
 
 TEST_CASE("An observer sees every plan once", "[moe]") {
   struct Recorder : RoutingObserver {
-    std::vector<int64_t> tokens, samples;
-    void on_plan(int64_t layer, const RoutingPlan& plan, const TokenRows& rows) override {
+    std::vector<int64_t> tokens, samples;  // by micro-batch
+    void on_choice(int64_t layer, const RoutingChoice& choice) override {
       CHECK(layer == 0);
-      CHECK(plan.tokens() == rows.rows);
-      samples.push_back(rows.sample_ids.data<int64_t>()[0]);
-      tokens.push_back(plan.tokens());
+      CHECK(choice.selection.row_start.numel() == choice.rows.rows + 1);
+      CHECK(choice.weight.numel() == choice.selection.expert.numel());
+      CHECK(choice.sums.tokens == static_cast<double>(choice.rows.rows));
+      samples.push_back(choice.rows.sample_ids.data<int64_t>()[0]);
+      tokens.push_back(choice.rows.rows);
     }
-  } recorder;
+  } recorder, another;
   MoeLayerConfig config = small_layer();
   MoeLayer layer(config, make_self_mesh());
   ParameterStore store(layer, {});
   store.initialize(1);
   RoutingStep step(1, 8, config.moe.resolved_balance());
-  step.set_observer(&recorder);
+  step.observe(recorder);
+  step.observe(another);
   step.begin(2);
   for (int pass = 0; pass < 2; ++pass) {
     for (int64_t m = 0; m < 2; ++m) {
@@ -398,6 +401,7 @@ TEST_CASE("An observer sees every plan once", "[moe]") {
     if (pass == 0) step.reduce(*make_self_communicator());
   }
   CHECK(recorder.tokens == std::vector<int64_t>{4, 5});
+  CHECK(another.tokens == recorder.tokens);
   CHECK(recorder.samples == std::vector<int64_t>{70, 71});
   RoutingReport report;
   step.end(*make_self_communicator());

@@ -38,9 +38,12 @@ RoutingStep step_of(const std::vector<Counted>& layers) {
                    layers.size() == 2 ? std::vector<int64_t>{1, 4} : std::vector<int64_t>{});
   step.begin(1);
   for (size_t l = 0; l < layers.size(); ++l) {
-    step.count(static_cast<int64_t>(l), sums_of(layers[l]));
-    step.count_exchange(static_cast<int64_t>(l), 6, 3, static_cast<int64_t>(layers[l].mib * kMiB),
-                        1e6);
+    step.ledger().add(static_cast<int64_t>(l), sums_of(layers[l]));
+    step.ledger().add(static_cast<int64_t>(l),
+                      {.rows = 6,
+                       .rows_sent = 3,
+                       .bytes_sent = static_cast<int64_t>(layers[l].mib * kMiB),
+                       .flops = 1e6});
   }
   step.end(*make_self_communicator());
   return step;

@@ -37,16 +37,16 @@ RoutingStep routed() {
   sums.assigned = {2, 3};
   sums.by_count = {0, 3, 1};
   sums.gap = gaps(3, 1);
-  routing.count(0, sums);
-  routing.count_exchange(0, 5, 3, 192, 1000);
+  routing.ledger().add(0, sums);
+  routing.ledger().add(0, {.rows = 5, .rows_sent = 3, .bytes_sent = 192, .flops = 1000});
   sums.entropy = 1;
   sums.log_sum_exp_squared = 16;
   sums.single = {1, 0};
   sums.assigned = {4, 3};
   sums.by_count = {0, 1, 3};
   sums.gap = gaps(1, 3);
-  routing.count(1, sums);
-  routing.count_exchange(1, 7, 5, 320, 1000);
+  routing.ledger().add(1, sums);
+  routing.ledger().add(1, {.rows = 7, .rows_sent = 5, .bytes_sent = 320, .flops = 1000});
   routing.end(*make_self_mesh().world);
   return routing;
 }
@@ -275,9 +275,9 @@ TEST_CASE("metrics: how unevenly ranks are loaded") {
     int64_t rank = world->rank();
     for (int64_t m : {0, 1}) {
       routing.begin_micro_batch(m);
-      for (int64_t l : {0, 1}) routing.count(l, sums);
-      routing.count_exchange(0, rank == 0 ? 3 : 1, 0, 0, 0);
-      routing.count_exchange(1, rank == 0 ? 2 : 6 + 4 * m, 0, 0, 0);
+      for (int64_t l : {0, 1}) routing.ledger().add(l, sums);
+      routing.ledger().add(0, {.rows = rank == 0 ? 3 : 1});
+      routing.ledger().add(1, {.rows = rank == 0 ? 2 : 6 + 4 * m});
       routing.end_forward(*world);
     }
     routing.end(*world);
