@@ -1,7 +1,6 @@
 #include "moe/gating_policy.h"
 
 #include <algorithm>
-#include <string>
 
 namespace adagate {
 namespace {
@@ -76,12 +75,7 @@ std::unique_ptr<GatingPolicy> make_random_one_or_two_policy(const GateConfig& co
 }
 
 std::unique_ptr<GatingPolicy> make_gating_policy(const GateConfig& config, int64_t experts) {
-  std::string known;
-  for (const GatingPolicyEntry& entry : kGatingPolicies) {
-    if (entry.name == config.policy) return entry.make(config, experts);
-    known += (known.empty() ? "" : ", ") + std::string(entry.name);
-  }
-  fail("moe.gate.policy is '{}': known policies are {}", config.policy, known);
+  return gating_policy_entry(config.policy).make(config, experts);
 }
 
 }  // namespace adagate

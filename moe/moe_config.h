@@ -7,6 +7,7 @@
 #include "core/base/fields.h"
 #include "core/base/named.h"
 #include "moe/balance_loss.h"
+#include "moe/policy_table.h"
 
 namespace adagate {
 
@@ -23,12 +24,7 @@ struct GateConfig {
 
   template <class V, class Self>
   static void visit(V& v, Self& s) {
-    v.field(
-        "policy", s.policy,
-        "top1, top2, topk: a fixed number of experts per token; adaptive: further experts join "
-        "while they are nearly as probable as the first; random_one_or_two: a second expert for "
-        "a random share of the tokens (a control at equal compute)",
-        one_of({"top1", "top2", "topk", "adaptive", "random_one_or_two"}));
+    v.field("policy", s.policy, help_of(kGatingPolicies), one_of(names_of(kGatingPolicies)));
     v.field("k", s.k, "experts per token (topk)", between(1, 65536));
     v.field("threshold", s.threshold,
             "largest gap R_1 - R_r at which expert r joins (adaptive); below 0 the policy is top1, "
@@ -44,13 +40,6 @@ struct GateConfig {
     v.field("k_max", s.k_max, "most experts of one token (adaptive)", between(1, 65536));
     v.field("two_expert_share", s.two_expert_share,
             "share of tokens that get a second expert (random_one_or_two)", between(0.0, 1.0));
-  }
-
-  // Whether no token takes a single expert, whatever its probabilities.
-  bool never_single() const {
-    return policy == "top2" || (policy == "topk" && k > 1) ||
-           (policy == "adaptive" && threshold >= 1 && k_max > 1) ||
-           (policy == "random_one_or_two" && two_expert_share >= 1);
   }
 };
 
@@ -94,6 +83,12 @@ struct MoeConfig {
   GateConfig gate;
   BalanceConfig balance;
 
+  ExpertsPerToken experts_per_token() const {
+    return gating_policy_entry(gate.policy).takes(gate, experts);
+  }
+  // Whether no token takes a single expert, whatever its probabilities.
+  bool never_single() const { return experts_per_token().least > 1; }
+
   // Whether block `layer` (from 0) holds experts.
   bool is_moe_layer(int64_t layer) const { return experts > 0 && (layer + 1) % every == 0; }
 
@@ -101,7 +96,7 @@ struct MoeConfig {
   BalanceConfig resolved_balance() const {
     BalanceConfig resolved = balance;
     if (balance.loss == "auto")
-      resolved.loss = experts < 2 ? "none" : gate.never_single() ? "switch" : "paper";
+      resolved.loss = experts < 2 ? "none" : never_single() ? "switch" : "paper";
     return resolved;
   }
 

@@ -10,23 +10,6 @@
 namespace adagate {
 namespace {
 
-// Experts that a token takes in one layer at most: an untrained gate is undecided everywhere.
-double most_experts(const GateConfig& gate) {
-  if (gate.policy == "top1") return 1;
-  if (gate.policy == "topk") return static_cast<double>(gate.k);
-  if (gate.policy == "adaptive") return static_cast<double>(gate.k_max);
-  return 2;
-}
-
-// Experts that a token takes in one layer, as far as the policy alone tells.
-double expected_experts(const GateConfig& gate) {
-  if (gate.policy == "top1") return 1;
-  if (gate.policy == "top2") return 2;
-  if (gate.policy == "topk") return static_cast<double>(gate.k);
-  if (gate.policy == "random_one_or_two") return 1 + gate.two_expert_share;
-  return 1;  // adaptive: at least one
-}
-
 int64_t moe_layers(const RunConfig& c) {
   return c.moe.experts > 0 ? c.model.layers / c.moe.every : 0;
 }
@@ -44,7 +27,7 @@ double block_elements(const RunConfig& c, bool sparse) {
   // The block's input, both norms' outputs, attention's output, the middle of the residual stream.
   double kept = 5 * width + qkv;
   if (!sparse) return kept + feed_forward;
-  double experts = most_experts(c.moe.gate);
+  auto experts = static_cast<double>(c.moe.experts_per_token().most);
   return kept + experts * (2 * width + feed_forward) + 2 * static_cast<double>(c.moe.experts);
 }
 
@@ -97,19 +80,20 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
 }
 
 ParameterCounts planned_parameters(const RunConfig& c) {
-  return count_parameters(c.model, c.moe, expected_experts(c.moe.gate));
+  return count_parameters(c.model, c.moe, c.moe.experts_per_token().expected);
 }
 
 double step_flops(const RunConfig& c) {
   int64_t tokens = c.train.batch * c.model.context;
-  double assignments = expected_experts(c.moe.gate) * static_cast<double>(moe_layers(c)) *
+  double assignments = c.moe.experts_per_token().expected * static_cast<double>(moe_layers(c)) *
                        static_cast<double>(tokens);
   return training_flops(count_flops(c.model, c.moe), tokens,
                         c.train.batch * causal_pairs(c.model.context), bounded(assignments));
 }
 
 std::string plan_report(const RunConfig& c, int ranks) {
-  double experts = expected_experts(c.moe.gate);
+  double experts = c.moe.experts_per_token().expected;
+  std::string_view note = gating_policy_entry(c.moe.gate.policy).plan_note;
   ParameterCounts counts = planned_parameters(c);
   MemoryEstimate memory = estimate_memory(c, ranks);
   int64_t tokens = c.train.batch * c.model.context;
@@ -121,11 +105,9 @@ std::string plan_report(const RunConfig& c, int ranks) {
       format_count(static_cast<double>(counts.total)),
       format_count(static_cast<double>(counts.active)),
       moe_layers(c) > 0
-          ? fmt::format(" ({} of {} in {} of {}{})", counted(experts, "expert"), c.moe.experts,
-                        moe_layers(c), counted(c.model.layers, "layer"),
-                        c.moe.gate.policy == "adaptive" ? ", more where the gate "
-                                                          "hesitates"
-                                                        : "")
+          ? fmt::format(" ({} of {} in {} of {}{}{})", counted(experts, "expert"), c.moe.experts,
+                        moe_layers(c), counted(c.model.layers, "layer"), note.empty() ? "" : ", ",
+                        note)
           : "",
       bytes_text(memory.parameters), bytes_text(memory.activations), counted(ranks, "rank"),
       c.parallel.expert, counted(ranks / c.parallel.expert, "replica"),

@@ -24,9 +24,13 @@ GateConfig share_of(double share) {
 
 }  // namespace
 
-// [line]
-constexpr GatingPolicyEntry kTopPLine = {"top_p", "experts until their probability sums to T",
-                                         make_top_p_policy};
+// [entry]
+constexpr GatingPolicyEntry kTopPEntry = {
+    .name = "top_p",
+    .help = "the fewest experts whose probabilities sum to the threshold",
+    .make = make_top_p_policy,
+    .takes = top_p_takes,
+    .plan_note = "more where the gate hesitates"};
 // [end]
 
 // [test]
@@ -43,8 +47,9 @@ TEST_CASE("top_p: the fewest experts that gather the share") {
 
 TEST_CASE("top_p: all experts, padding, no tokens, wrong shares") {
   GateScores scores = scores_of({0.5f, 0.25f, 0.25f, 0.125f, 0.125f, 0.75f}, 3);
-  auto all = kTopPLine.make(share_of(1.0), 3);
+  auto all = kTopPEntry.make(share_of(1.0), 3);
   CHECK(all->k_max() == 3);
+  CHECK(kTopPEntry.takes(share_of(1.0), 3).most == 3);
   CHECK(ints(all->choose({.scores = scores, .mask = {}, .addresses = {}}).expert) ==
         std::vector<int32_t>{0, 1, 2, 2, 0, 1});
   Tensor mask = Tensor::zeros({2}, DType::u8);

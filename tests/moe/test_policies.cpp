@@ -131,6 +131,34 @@ TEST_CASE("every policy gives a well-formed plan", "[moe]") {
     }
 }
 
+TEST_CASE("a token takes as many experts as the table says", "[moe]") {
+  constexpr int64_t kTokens = 4000, kExperts = 8;
+  GateScores scores = random_scores(kTokens, kExperts);
+  for (const auto& entry : kGatingPolicies)
+    for (bool most : {false, true}) {
+      INFO(entry.name << (most ? ", all join" : ""));
+      GateConfig config = config_of(entry.name);
+      if (most) config.threshold = config.two_expert_share = 1;
+      ExpertsPerToken takes = entry.takes(config, kExperts);
+      Selection s = choose(*entry.make(config, kExperts), scores);
+      std::vector<double> by_count = routing_sums(scores, s, {}).by_count;
+      double within = 0;
+      for (int64_t k = takes.least; k <= takes.most; ++k)
+        within += by_count[static_cast<size_t>(k)];
+      CHECK(within == kTokens);
+      CHECK(by_count[static_cast<size_t>(takes.least)] > 0);
+      CHECK(by_count[static_cast<size_t>(takes.most)] > 0);
+      double mean = static_cast<double>(s.expert.numel()) / kTokens;
+      if (entry.name == "adaptive") {  // it depends on the tokens
+        CHECK(takes.expected == static_cast<double>(takes.least));
+      } else {
+        CHECK(mean == Approx(takes.expected).margin(0.03));
+      }
+      CHECK((takes.least > 1) ==
+            (entry.name == "top2" || entry.name == "topk" || (most && entry.name != "top1")));
+    }
+}
+
 TEST_CASE("weights lie in (0, 1], and sum to 1 when renormalized", "[moe]") {
   for (const auto& entry : kGatingPolicies) {
     auto policy = entry.make(config_of(entry.name), 8);

@@ -42,27 +42,15 @@ void validate_moe(const MoeConfig& moe, int64_t layers, Problems& problems) {
                   "moe.every is {}, but model.layers is {}: no block would hold experts; use at "
                   "most {}, or moe.experts: 0 for a dense model",
                   moe.every, layers, layers);
-  problems.add_if(
-      gate.policy == "topk" && gate.k > moe.experts,
-      "moe.gate.k is {}, but moe.experts is {}: a token cannot choose more experts than "
-      "there are",
-      gate.k, moe.experts);
-  problems.add_if(gate.policy == "adaptive" && gate.k_max > moe.experts,
-                  "moe.gate.k_max is {}, but moe.experts is {}: a token cannot choose more experts "
-                  "than there are",
-                  gate.k_max, moe.experts);
-  bool two = gate.policy == "top2" || gate.policy == "random_one_or_two";
-  problems.add_if(two && moe.experts < 2,
-                  "moe.gate.policy is {}, but moe.experts is {}: it needs at least 2 experts",
-                  gate.policy, moe.experts);
-  problems.add_if(moe.balance.loss == "paper" && gate.never_single() && moe.balance.coefficient > 0,
-                  "moe.balance.loss is paper, but moe.gate.policy is {}{}: the paper's loss counts "
-                  "only tokens with a single expert, of which there would be none; use auto, "
-                  "switch or none",
-                  gate.policy,
-                  gate.policy == "adaptive"            ? " with a threshold of 1 or more"
-                  : gate.policy == "random_one_or_two" ? " with moe.gate.two_expert_share 1"
-                                                       : "");
+  const GatingPolicyEntry& policy = gating_policy_entry(gate.policy);
+  std::string problem = policy.problem ? policy.problem(gate, moe.experts) : "";
+  problems.add_if(!problem.empty(), "{}", problem);
+  problems.add_if(moe.balance.loss == "paper" && moe.never_single() && moe.balance.coefficient > 0,
+                  "moe.balance.loss is paper, but moe.gate.policy is {}{}{}: the paper's loss "
+                  "counts only tokens with a single expert, of which there would be none; use "
+                  "auto, switch or none",
+                  gate.policy, policy.never_single_with.empty() ? "" : " with ",
+                  policy.never_single_with);
 }
 
 void validate_parallel(const RunConfig& c, int ranks, Problems& problems) {

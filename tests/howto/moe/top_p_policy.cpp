@@ -57,4 +57,8 @@ std::unique_ptr<GatingPolicy> make_top_p_policy(const GateConfig& config, int64_
   return std::make_unique<TopPPolicy>(config.threshold, experts);
 }
 
+ExpertsPerToken top_p_takes(const GateConfig&, int64_t experts) {
+  return {.expected = 1, .least = 1, .most = experts};
+}
+
 }  // namespace adagate
