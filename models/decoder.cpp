@@ -26,7 +26,8 @@ double residual_stddev(const ModelConfig& config) {
 
 }  // namespace
 
-Decoder::Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh)
+Decoder::Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh,
+                 const MakePolicy& make_policy)
     : config_(config), moe_(moe) {
   check(config.vocabulary > 0, "model.vocabulary is not set and there is no tokenizer to tell it");
   check(config.width % config.heads == 0, "model.width {} is not a multiple of model.heads {}",
@@ -50,10 +51,9 @@ Decoder::Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& me
                                  .norm_epsilon = config.norm_epsilon,
                                  .dropout = config.dropout,
                                  .site = block_site(i)};
-    bool is_moe = moe.is_moe_layer(i);
-    blocks_.push_back(std::make_unique<TransformerBlock>(block, is_moe ? "moe" : "feed_forward",
-                                                         make_feed_forward(i, mesh)));
-    moe_layers_ += is_moe;
+    blocks_.push_back(
+        std::make_unique<TransformerBlock>(block, moe.is_moe_layer(i) ? "moe" : "feed_forward",
+                                           make_feed_forward(i, mesh, make_policy)));
     add(fmt::format("blocks.{}", i), *blocks_.back());
   }
   final_norm_ = std::make_unique<Norm>(norm_kind(config.norm), config.width, config.norm_epsilon);
@@ -65,7 +65,8 @@ Decoder::Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& me
   }
 }
 
-std::unique_ptr<FeedForwardLayer> Decoder::make_feed_forward(int64_t block, const Mesh& mesh) {
+std::unique_ptr<FeedForwardLayer> Decoder::make_feed_forward(int64_t block, const Mesh& mesh,
+                                                             const MakePolicy& make_policy) {
   double stddev = config_.initializer_range;
   double output_stddev = residual_stddev(config_);
   Activation activation = activation_of(config_.activation);
@@ -79,15 +80,18 @@ std::unique_ptr<FeedForwardLayer> Decoder::make_feed_forward(int64_t block, cons
   }
   int64_t hidden =
       moe_.expert_feed_forward > 0 ? moe_.expert_feed_forward : config_.feed_forward_width();
-  return std::make_unique<MoeLayer>(MoeLayerConfig{.width = config_.width,
-                                                   .hidden = hidden,
-                                                   .activation = activation,
-                                                   .bias = config_.bias,
-                                                   .initial_stddev = stddev,
-                                                   .output_initial_stddev = output_stddev,
-                                                   .layer = moe_layers_,
-                                                   .moe = moe_},
-                                    mesh);
+  auto layer = std::make_unique<MoeLayer>(MoeLayerConfig{.width = config_.width,
+                                                         .hidden = hidden,
+                                                         .activation = activation,
+                                                         .bias = config_.bias,
+                                                         .initial_stddev = stddev,
+                                                         .output_initial_stddev = output_stddev,
+                                                         .layer = moe_layers(),
+                                                         .moe = moe_,
+                                                         .make_policy = make_policy},
+                                          mesh);
+  moe_layers_.push_back(layer.get());
+  return layer;
 }
 
 Tensor Decoder::forward(const Tensor& tokens, const StepContext& context, const TokenRows& rows) {
@@ -110,6 +114,11 @@ Tensor Decoder::forward(const Tensor& tokens, const StepContext& context, const 
 CrossEntropy Decoder::loss(const Tensor& tokens, const Tensor& targets, double scale,
                            const StepContext& context, const TokenRows& rows) {
   return linear_cross_entropy(forward(tokens, context, rows), head(), targets, scale);
+}
+
+void Decoder::end_step(const RoutingStep& routing) {
+  for (size_t l = 0; l < moe_layers_.size(); ++l)
+    moe_layers_[l]->end_step(routing.layer(static_cast<int64_t>(l)).sums);
 }
 
 std::vector<int64_t> Decoder::moe_blocks() const {

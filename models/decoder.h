@@ -11,17 +11,22 @@
 #include "layers/embedding.h"
 #include "layers/transformer_block.h"
 #include "models/model_config.h"
+#include "moe/gating_policy.h"
 #include "moe/moe_config.h"
+#include "moe/routing_step.h"
 #include "parallel/mesh.h"
 
 namespace adagate {
+
+class MoeLayer;
 
 // Parameters in the order of the flat buffers: embedding, blocks, final_norm, head.
 class Decoder : public Module {
  public:
   // config.vocabulary must be set. `mesh` tells which experts this rank holds; it is kept.
-  // Throws Error on impossible sizes.
-  Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh);
+  // `make_policy` makes the gates' policies. Throws Error on impossible sizes.
+  Decoder(const ModelConfig& config, const MoeConfig& moe, const Mesh& mesh,
+          const MakePolicy& make_policy = make_gating_policy);
 
   // tokens i32 [rows.rows] -> hidden states after the final norm [rows.rows, width]. Throws Error
   // when a sample is longer than the context of learned positions.
@@ -39,20 +44,24 @@ class Decoder : public Module {
   Tensor step(const Tensor& tokens, std::vector<KvCache>& caches);
   std::vector<KvCache> make_caches() const;
 
+  // Ends an optimizer step whose routing is summed over all ranks: policies with a state move on.
+  void end_step(const RoutingStep& routing);
+
   const ModelConfig& config() const { return config_; }
   const MoeConfig& moe_config() const { return moe_; }
-  int64_t moe_layers() const { return moe_layers_; }
+  int64_t moe_layers() const { return static_cast<int64_t>(moe_layers_.size()); }
   std::vector<int64_t> moe_blocks() const;  // of the MoE layers, from 0
 
  private:
-  std::unique_ptr<FeedForwardLayer> make_feed_forward(int64_t block, const Mesh& mesh);
+  std::unique_ptr<FeedForwardLayer> make_feed_forward(int64_t block, const Mesh& mesh,
+                                                      const MakePolicy& make_policy);
   const Tensor& head() const;
 
   ModelConfig config_;
   MoeConfig moe_;
-  int64_t moe_layers_ = 0;
   std::unique_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<TransformerBlock>> blocks_;
+  std::vector<MoeLayer*> moe_layers_;  // in blocks_
   std::unique_ptr<Norm> final_norm_;
   std::unique_ptr<Parameter> head_;  // [vocabulary, width]; null when tied
 };

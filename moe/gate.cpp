@@ -3,17 +3,18 @@
 namespace adagate {
 
 Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
-           double initial_stddev)
+           double initial_stddev, const MakePolicy& make_policy)
     : weight_({.shape = {width, experts},
                .init = Init::normal(initial_stddev),
                .full_precision = true}),
-      policy_(make_gating_policy(config, experts)),
+      policy_(make_policy(config, experts)),
       layer_(layer),
       renormalize_(config.combine == "renormalized"),
       pair_gap_(config.normalize == "pair") {
   check(renormalize_ || config.combine == "raw", "moe.gate.combine is '{}': raw or renormalized",
         config.combine);
   add("weight", weight_);
+  add("policy", *policy_);
 }
 
 RoutingPlan Gate::forward(const Tensor& x, const StepContext& context,

@@ -16,11 +16,14 @@ class Gate : public Module {
  public:
   // `layer`: this layer's place among the MoE layers, from 0.
   Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
-       double initial_stddev);
+       double initial_stddev, const MakePolicy& make_policy = make_gating_policy);
 
   // x [tokens, width]. Tells context.routing, if there is one, and adds the gradients of its
   // balance losses in backward. A pass that has been run before repeats its choice.
   RoutingPlan forward(const Tensor& x, const StepContext& context, const TokenRows& rows) const;
+
+  // Ends an optimizer step: see GatingPolicy.
+  void end_step(const RoutingSums& global) { policy_->end_step(global); }
 
   const GatingPolicy& policy() const { return *policy_; }
 

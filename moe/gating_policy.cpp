@@ -5,19 +5,6 @@
 namespace adagate {
 namespace {
 
-// Policies that keep a prefix of the experts sorted by probability.
-class RulePolicy : public GatingPolicy {
- public:
-  explicit RulePolicy(SelectionRule rule) : rule_(rule) {}
-  int64_t k_max() const override { return rule_.k_max; }
-  Selection choose(const GateInput& in) const override {
-    return select_experts(in.scores, rule_, in.mask, in.addresses);
-  }
-
- protected:
-  SelectionRule rule_;
-};
-
 // Two experts for a random share of the tokens: adaptive gating's compute without its choice.
 class RandomOneOrTwo : public RulePolicy {
  public:
@@ -25,7 +12,8 @@ class RandomOneOrTwo : public RulePolicy {
   Selection choose(const GateInput& in) const override {
     SelectionRule rule = rule_;
     rule.rng = Rng(in.seed, RngStream::routing, in.step, static_cast<uint64_t>(in.layer));
-    return select_experts(in.scores, rule, in.mask, in.addresses ? in.addresses : indices(in));
+    return select_experts(in.scores, rule, in.mask, in.addresses ? in.addresses : indices(in),
+                          score_bias());
   }
 
  private:

@@ -7,7 +7,8 @@ namespace adagate {
 MoeLayer::MoeLayer(const MoeLayerConfig& config, const Mesh& mesh)
     : config_(config),
       dispatcher_(mesh.expert, config.moe.experts),
-      gate_(config.width, config.moe.experts, config.layer, config.moe.gate, config.initial_stddev),
+      gate_(config.width, config.moe.experts, config.layer, config.moe.gate, config.initial_stddev,
+            config.make_policy),
       experts_({.width = config.width,
                 .hidden = config.hidden,
                 .experts = config.moe.experts,

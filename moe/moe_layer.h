@@ -18,6 +18,7 @@ struct MoeLayerConfig {
   double output_initial_stddev = 0.02;
   int64_t layer = 0;  // place among the model's MoE layers, from 0
   MoeConfig moe = {};
+  MakePolicy make_policy = make_gating_policy;
 };
 
 // Parameters: gate.weight, experts.up.weight, experts.up.bias, experts.down.weight,
@@ -30,6 +31,9 @@ class MoeLayer final : public FeedForwardLayer {
   // x [tokens, width] -> [tokens, width]; padding tokens give zero. Collective over mesh.expert, as
   // is its backward.
   Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows) override;
+
+  // Ends an optimizer step with the layer's sums over all micro-batches and ranks.
+  void end_step(const RoutingSums& global) { gate_.end_step(global); }
 
   const Gate& gate() const { return gate_; }
 

@@ -67,6 +67,7 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
     double clip = options_.clip_norm;
     double factor = clip > 0 && result.grad_norm > clip ? clip / result.grad_norm : 1.0;
     optimizer_.step(learning_rate, factor);
+    model_.end_step(routing_);
   }
   return result;
 }

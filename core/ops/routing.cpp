@@ -91,7 +91,7 @@ GateScores gate_scores(const Tensor& x, const Tensor& weight) {
 }
 
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
-                         const Tensor& row_ids) {
+                         const Tensor& row_ids, const Tensor& bias) {
   int64_t tokens = scores.probabilities.dim(0), experts = scores.probabilities.dim(1);
   check(rule.k_max >= 1 && rule.k_max <= experts, "routing: {} experts per token of {}", rule.k_max,
         experts);
@@ -99,10 +99,13 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
   check(!random || (row_ids && row_ids.numel() == tokens),
         "routing: a random choice needs the id of each of the {} tokens, {} given", tokens,
         row_ids ? row_ids.numel() : 0);
+  check(!bias || bias.numel() == experts, "routing: a bias of {} scores for {} experts",
+        bias.numel(), experts);
   Device device = scores.probabilities.device();
   Tensor chosen = Tensor::empty({tokens, rule.k_max}, DType::i32, device);
   Selection selection{Tensor::empty({tokens + 1}, DType::i32, device), {}};
   launch_on(device, SelectExpertsArgs{.probabilities = scores.probabilities.raw(),
+                                      .bias = bias ? bias.data<float>() : nullptr,
                                       .mask = mask_of(mask, tokens),
                                       .row_ids = random ? row_ids.data<int64_t>() : nullptr,
                                       .chosen = chosen.data<int32_t>(),

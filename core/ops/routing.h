@@ -46,9 +46,10 @@ struct Selection {
   Tensor expert;     // i32 [assignments], a token's most probable expert first
 };
 
-// mask u8 [tokens] or empty; row_ids i64 [tokens], needed by random_second only.
+// mask u8 [tokens] or empty; row_ids i64 [tokens], needed by random_second only. bias f32 [experts]
+// or empty: the choice is made by probability + bias, which no weight and no sum sees.
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
-                         const Tensor& row_ids);
+                         const Tensor& row_ids, const Tensor& bias = {});
 
 // Gradient of the auxiliary losses, the same for each real token: known only when the counts of the
 // whole batch are, hence asked for during backward.
@@ -103,6 +104,7 @@ void launch(CudaStream&, const GateScoresArgs&);
 // chosen [tokens, rule.k_max] by falling probability; row_start from the counts.
 struct SelectExpertsArgs {
   const void* probabilities = nullptr;
+  const float* bias = nullptr;  // [experts], added to each token's probabilities; null: none
   const uint8_t* mask = nullptr;
   const int64_t* row_ids = nullptr;
   int32_t* chosen = nullptr;

@@ -36,32 +36,43 @@ int64_t experts_by_gap(const T* p, const int32_t* chosen, const SelectionRule& r
   return count;
 }
 
+// One token's experts, by its scores, into chosen [rule.k_max]; returns their number.
+template <class T>
+int64_t select_token(const SelectExpertsArgs& a, const T* scores, int64_t token, int32_t* chosen) {
+  top_experts(scores, a.experts, a.rule.k_max, chosen);
+  switch (a.rule.kind) {
+    case SelectionRule::Kind::fixed:
+      break;
+    case SelectionRule::Kind::gap:
+      return experts_by_gap(scores, chosen, a.rule);
+    case SelectionRule::Kind::random_second: {
+      double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.row_ids[token]));
+      return draw < a.rule.share ? a.rule.k_max : 1;
+    }
+  }
+  return a.rule.k_max;
+}
+
 template <class T>
 void select_kernel(const SelectExpertsArgs& a) {
   const T* probabilities = static_cast<const T*>(a.probabilities);
-  int64_t k = a.rule.k_max;
-#pragma omp parallel for schedule(static) if (a.tokens > kSerialTokens)
-  for (int64_t t = 0; t < a.tokens; ++t) {
-    int64_t count = 0;
-    if (!a.mask || a.mask[t]) {
-      const T* p = probabilities + t * a.experts;
-      int32_t* chosen = a.chosen + t * k;
-      top_experts(p, a.experts, k, chosen);
-      switch (a.rule.kind) {
-        case SelectionRule::Kind::fixed:
-          count = k;
-          break;
-        case SelectionRule::Kind::gap:
-          count = experts_by_gap(p, chosen, a.rule);
-          break;
-        case SelectionRule::Kind::random_second: {
-          double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.row_ids[t]));
-          count = draw < a.rule.share ? k : 1;
-          break;
+#pragma omp parallel if (a.tokens > kSerialTokens)
+  {
+    std::vector<T> biased(static_cast<size_t>(a.bias ? a.experts : 0));
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < a.tokens; ++t) {
+      int64_t count = 0;
+      if (!a.mask || a.mask[t]) {
+        const T* scores = probabilities + t * a.experts;
+        if (a.bias) {
+          for (int64_t e = 0; e < a.experts; ++e)
+            biased[static_cast<size_t>(e)] = scores[e] + static_cast<T>(a.bias[e]);
+          scores = biased.data();
         }
+        count = select_token(a, scores, t, a.chosen + t * a.rule.k_max);
       }
+      a.row_start[t + 1] = static_cast<int32_t>(count);
     }
-    a.row_start[t + 1] = static_cast<int32_t>(count);
   }
   a.row_start[0] = 0;
   for (int64_t t = 0; t < a.tokens; ++t) a.row_start[t + 1] += a.row_start[t];
