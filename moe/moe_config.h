@@ -91,6 +91,8 @@ struct MoeConfig {
 
   // Whether block `layer` (from 0) holds experts.
   bool is_moe_layer(int64_t layer) const { return experts > 0 && (layer + 1) % every == 0; }
+  // How many of `layers` blocks do.
+  int64_t moe_layers(int64_t layers) const { return experts > 0 ? layers / every : 0; }
 
   // The balance losses with `auto` filled in.
   BalanceConfig resolved_balance() const {

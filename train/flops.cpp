@@ -3,10 +3,6 @@
 namespace adagate {
 namespace {
 
-int64_t moe_layers(const ModelConfig& model, const MoeConfig& moe) {
-  return moe.experts > 0 ? model.layers / moe.every : 0;
-}
-
 int64_t expert_width(const ModelConfig& model, const MoeConfig& moe) {
   return moe.expert_feed_forward > 0 ? moe.expert_feed_forward : model.feed_forward_width();
 }
@@ -21,14 +17,10 @@ int64_t attention_weights(const ModelConfig& m) {
   return m.width * qkv + m.heads * m.head_size() * m.width;
 }
 
-int64_t feed_forward_biases(const ModelConfig& m, int64_t hidden) {
-  return m.bias ? hidden * (m.gated() ? 2 : 1) + m.width : 0;
-}
-
 }  // namespace
 
 FlopCounts count_flops(const ModelConfig& m, const MoeConfig& moe) {
-  int64_t sparse = moe_layers(m, moe), dense = m.layers - sparse;
+  int64_t sparse = moe.moe_layers(m.layers), dense = m.layers - sparse;
   int64_t weights = m.layers * attention_weights(m) +
                     dense * feed_forward_weights(m, m.feed_forward_width()) +
                     sparse * m.width * moe.experts + m.width * m.vocabulary;
@@ -44,24 +36,6 @@ double training_flops(const FlopCounts& counts, int64_t tokens, int64_t visible_
   return 3.0 * (counts.per_token * static_cast<double>(tokens) +
                 counts.per_token_pair * static_cast<double>(visible_pairs) +
                 counts.per_assignment * static_cast<double>(assignments));
-}
-
-ParameterCounts count_parameters(const ModelConfig& m, const MoeConfig& moe,
-                                 double experts_per_token) {
-  int64_t sparse = moe_layers(m, moe), dense = m.layers - sparse;
-  int64_t norm = m.width * (m.norm == "layer_norm" ? 2 : 1);
-  int64_t attention = attention_weights(m);
-  if (m.bias) attention += (m.heads + 2 * m.key_value_heads()) * m.head_size() + m.width;
-  int64_t shared = m.vocabulary * m.width * (m.tie_embeddings ? 1 : 2) + norm +
-                   (m.positions == "learned" ? m.context * m.width : 0) +
-                   m.layers * (attention + 2 * norm) +
-                   dense * (feed_forward_weights(m, m.feed_forward_width()) +
-                            feed_forward_biases(m, m.feed_forward_width())) +
-                   sparse * m.width * moe.experts;
-  int64_t hidden = expert_width(m, moe);
-  int64_t expert = feed_forward_weights(m, hidden) + feed_forward_biases(m, hidden);
-  return {shared + sparse * moe.experts * expert,
-          shared + static_cast<int64_t>(experts_per_token * static_cast<double>(sparse * expert))};
 }
 
 }  // namespace adagate

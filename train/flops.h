@@ -27,12 +27,4 @@ constexpr int64_t causal_pairs(int64_t length) {
   return length * (length + 1) / 2;
 }
 
-struct ParameterCounts {
-  int64_t total = 0;
-  int64_t active = 0;  // used by a token that takes `experts_per_token` experts in each MoE layer
-};
-
-ParameterCounts count_parameters(const ModelConfig& model, const MoeConfig& moe,
-                                 double experts_per_token);
-
 }  // namespace adagate

@@ -5,14 +5,11 @@
 #include "core/base/bytes_text.h"
 #include "core/base/counted.h"
 #include "core/ops/linear_cross_entropy.h"
+#include "train/flops.h"
 #include "train/progress.h"
 
 namespace adagate {
 namespace {
-
-int64_t moe_layers(const RunConfig& c) {
-  return c.moe.experts > 0 ? c.model.layers / c.moe.every : 0;
-}
 
 // Elements that one block keeps of a token for backward.
 double block_elements(const RunConfig& c, bool sparse) {
@@ -33,7 +30,7 @@ double block_elements(const RunConfig& c, bool sparse) {
 
 // "balance      paper (auto), times 0.01", one line; empty without MoE layers.
 std::string balance_line(const RunConfig& c) {
-  if (moe_layers(c) == 0) return "";
+  if (c.moe.moe_layers(c.model.layers) == 0) return "";
   BalanceConfig balance = c.moe.resolved_balance();
   return fmt::format("balance      loss {}{}, times {}\n", balance.loss,
                      c.moe.balance.loss == "auto" ? " (auto)" : "", balance.coefficient);
@@ -55,11 +52,9 @@ int64_t bounded(double value) {
 
 MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
   bool bf16 = c.precision == "bf16";
-  MoeConfig local = c.moe;
-  local.experts = c.moe.experts / std::max<int64_t>(1, c.parallel.expert);
-  // The gate is whole on every rank.
-  int64_t gates = moe_layers(c) * c.model.width * (c.moe.experts - local.experts);
-  int64_t parameters = count_parameters(c.model, local, 1).total + gates;
+  ParameterCounts counts = count_parameters(c.model, c.moe, 1);
+  int64_t parameters =
+      counts.total - counts.experts + counts.experts / std::max<int64_t>(1, c.parallel.expert);
   // Value, gradient and two moments in fp32, and the bf16 copy.
   MemoryEstimate memory{.parameters = parameters * (16 + (bf16 ? 2 : 0))};
   int64_t parts = ranks * c.train.accumulation;
@@ -71,7 +66,7 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
                                : block_elements(c, c.moe.is_moe_layer(i));
   }
   // A block made again, and in both cases the gradients of one block.
-  per_token += (checkpointing ? 2 : 1) * block_elements(c, moe_layers(c) > 0);
+  per_token += (checkpointing ? 2 : 1) * block_elements(c, c.moe.moe_layers(c.model.layers) > 0);
   int64_t tokens = samples * c.model.context;
   memory.activations =
       bounded(per_token * static_cast<double>(tokens) * (bf16 ? 2 : 4) +
@@ -85,7 +80,8 @@ ParameterCounts planned_parameters(const RunConfig& c) {
 
 double step_flops(const RunConfig& c) {
   int64_t tokens = c.train.batch * c.model.context;
-  double assignments = c.moe.experts_per_token().expected * static_cast<double>(moe_layers(c)) *
+  double assignments = c.moe.experts_per_token().expected *
+                       static_cast<double>(c.moe.moe_layers(c.model.layers)) *
                        static_cast<double>(tokens);
   return training_flops(count_flops(c.model, c.moe), tokens,
                         c.train.batch * causal_pairs(c.model.context), bounded(assignments));
@@ -104,10 +100,10 @@ std::string plan_report(const RunConfig& c, int ranks) {
       "step         {} of {} = {}, {}\n",
       format_count(static_cast<double>(counts.total)),
       format_count(static_cast<double>(counts.active)),
-      moe_layers(c) > 0
+      c.moe.moe_layers(c.model.layers) > 0
           ? fmt::format(" ({} of {} in {} of {}{}{})", counted(experts, "expert"), c.moe.experts,
-                        moe_layers(c), counted(c.model.layers, "layer"), note.empty() ? "" : ", ",
-                        note)
+                        c.moe.moe_layers(c.model.layers), counted(c.model.layers, "layer"),
+                        note.empty() ? "" : ", ", note)
           : "",
       bytes_text(memory.parameters), bytes_text(memory.activations), counted(ranks, "rank"),
       c.parallel.expert, counted(ranks / c.parallel.expert, "replica"),

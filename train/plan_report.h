@@ -3,8 +3,8 @@
 
 #include <string>
 
+#include "models/parameter_counts.h"
 #include "train/config/run_config.h"
-#include "train/flops.h"
 
 namespace adagate {
 

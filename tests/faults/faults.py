@@ -466,6 +466,8 @@ FAULTS = [
     Fault("metrics: bytes_sent shows rows", "train/metrics_writer.cpp",
           '{"bytes_sent", layer.bytes_sent}',
           '{"bytes_sent", layer.rows_sent}', "^train$"),
+    Fault("plan: every rank holds all experts", "train/plan_report.cpp",
+          "counts.experts / std::max<int64_t>(1, c.parallel.expert)", "counts.experts", "^train$"),
     Fault("flops: attention's weighted sum is forgotten", "train/flops.cpp",
           "counts.per_token_pair = 4.0 *",
           "counts.per_token_pair = 2.0 *", "^train$"),

@@ -1,6 +1,7 @@
 // Counts of parameters and operations, and the plan made of them, against the model itself: the
 // parameters that a Decoder really has, and the products that they enter.
 #include "core/base/bytes_text.h"
+#include "models/parameter_counts.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"

@@ -1,11 +1,11 @@
 // Trained models read from checkpoints, and what `inspect` says of a checkpoint.
 #include "core/io/atomic_file.h"
+#include "models/parameter_counts.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
 #include "train/checkpoint_layout.h"
 #include "train/checkpoint_report.h"
-#include "train/flops.h"
 #include "train/saved_model.h"
 
 namespace adagate {
