@@ -37,8 +37,8 @@ class FeedForward final : public FeedForwardLayer {
   }
 
   Tensor forward(const Tensor& x, const StepContext&, const TokenRows&) override {
-    Tensor hidden = bias_activation(up_.product(x), up_.bias(), activation_);  // [tokens, hidden]
-    return down_.forward(hidden);
+    auto [product, bias] = up_.product(x);  // [tokens, hidden or 2 hidden]
+    return down_.forward(bias_activation(product, bias, activation_));
   }
 
  private:

@@ -6,6 +6,12 @@
 
 namespace adagate {
 
+// A product whose bias, if any, is still to be added: by the caller, who fuses it with its next
+// pass.
+struct PendingBias {
+  Tensor product, bias;
+};
+
 struct LinearConfig {
   int64_t in = 0, out = 0;
   bool bias = true;
@@ -24,12 +30,9 @@ class Linear : public Module {
   }
 
   // x [.., in] -> [.., out]
-  Tensor forward(const Tensor& x) const {
-    return linear(x, weight_.tensor(), has_bias_ ? bias_.tensor() : Tensor());
-  }
+  Tensor forward(const Tensor& x) const { return linear(x, weight_.tensor(), bias()); }
 
-  // The product without the bias, for a caller that fuses it into its next pass.
-  Tensor product(const Tensor& x) const { return linear(x, weight_.tensor()); }
+  PendingBias product(const Tensor& x) const { return {linear(x, weight_.tensor()), bias()}; }
   Tensor bias() const { return has_bias_ ? bias_.tensor() : Tensor(); }
 
  private:

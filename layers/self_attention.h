@@ -33,9 +33,8 @@ class SelfAttention : public Module {
     add("output", output_);
   }
 
-  // x [rows.rows, width] -> the same shape, without the output bias (see output_bias()). Throws
-  // Error on packed samples.
-  Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows) const {
+  // x [rows.rows, width] -> the same shape. Throws Error on packed samples.
+  PendingBias forward(const Tensor& x, const StepContext& context, const TokenRows& rows) const {
     check(!rows.packed(),
           "self-attention: {} samples in {} packed rows; it works on padded samples only, as "
           "padded_rows() describes them",
@@ -48,12 +47,10 @@ class SelfAttention : public Module {
 
   // One or more new rows of a single sequence against the keys and values seen so far, which
   // `cache` takes up. x [rows, width]; inference only.
-  Tensor step(const Tensor& x, KvCache& cache) const {
+  PendingBias step(const Tensor& x, KvCache& cache) const {
     Tensor mixed = attention_step(qkv_.forward(x), shape(1, x.rows()), cache);
     return output_.product(mixed);
   }
-
-  Tensor output_bias() const { return output_.bias(); }
 
  private:
   AttentionShape shape(int64_t batch, int64_t sequence) const {

@@ -33,13 +33,12 @@ Tensor TransformerBlock::step(const Tensor& x, const StepContext& context, const
   return finish(x, attention_.step(attention_norm_.forward(x), cache), context, rows);
 }
 
-Tensor TransformerBlock::finish(const Tensor& x, const Tensor& attended, const StepContext& context,
-                                const TokenRows& rows) {
+Tensor TransformerBlock::finish(const Tensor& x, const PendingBias& attended,
+                                const StepContext& context, const TokenRows& rows) {
   auto dropout = [&](uint64_t branch) {
     return context.dropout_site(config_.dropout, config_.site + branch);
   };
-  Tensor middle =
-      bias_dropout_add(attended, attention_.output_bias(), x, dropout(1), rows.addresses);
+  Tensor middle = bias_dropout_add(attended.product, attended.bias, x, dropout(1), rows.addresses);
   Tensor y = feed_forward_->forward(feed_forward_norm_.forward(middle), context, rows);
   return bias_dropout_add(y, Tensor(), middle, dropout(2), rows.addresses);
 }

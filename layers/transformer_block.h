@@ -32,7 +32,7 @@ class TransformerBlock : public Module {
   FeedForwardLayer& feed_forward() { return *feed_forward_; }
 
  private:
-  Tensor finish(const Tensor& x, const Tensor& attended, const StepContext& context,
+  Tensor finish(const Tensor& x, const PendingBias& attended, const StepContext& context,
                 const TokenRows& rows);
 
   TransformerBlockConfig config_;

@@ -88,8 +88,8 @@ TEST_CASE("self-attention keeps the layer contract", "[layers]") {
     // The output bias is the caller's to add, so that it can be fused with the residual.
     expect_layer_contract(layer, {"qkv.weight", "qkv.bias", "output.weight", "output.bias"},
                           random_normal({15, 16}, 1), [&](SelfAttention& l, const Tensor& x) {
-                            return bias_activation(l.forward(x, context, rows), l.output_bias(),
-                                                   Activation::identity);
+                            auto [product, bias] = l.forward(x, context, rows);
+                            return bias_activation(product, bias, Activation::identity);
                           });
   }
 }

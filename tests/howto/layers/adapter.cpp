@@ -15,9 +15,9 @@ Adapter::Adapter(const AdapterConfig& config)
 }
 
 Tensor Adapter::forward(const Tensor& x) const {
-  Tensor narrow = down_.product(norm_.forward(x));                          // [tokens, bottleneck]
-  Tensor active = bias_activation(narrow, down_.bias(), Activation::gelu);  // [tokens, bottleneck]
-  return adagate::add(x, up_.forward(active));                              // [tokens, width]
+  auto [narrow, bias] = down_.product(norm_.forward(x));            // [tokens, bottleneck]
+  Tensor active = bias_activation(narrow, bias, Activation::gelu);  // [tokens, bottleneck]
+  return adagate::add(x, up_.forward(active));                      // [tokens, width]
 }
 
 }  // namespace adagate
