@@ -24,6 +24,14 @@ Tensor mask_of(std::span<const int32_t> lengths, int64_t sequence) {
 
 }  // namespace
 
+TokenRows TokenRows::to(Device device) const {
+  TokenRows there = *this;
+  for (Tensor* t : {&there.starts, &there.lengths, &there.mask, &there.positions, &there.addresses,
+                    &there.sample_ids})
+    if (*t) *t = t->to(device);
+  return there;
+}
+
 TokenRows padded_rows(int64_t samples, int64_t sequence, int64_t start) {
   TokenRows rows{
       .samples = samples, .sequence = sequence, .start = start, .rows = samples * sequence};

@@ -31,6 +31,7 @@ struct TokenRows {
   Tensor sample_ids = {};  // i64 [samples], places in the data set, for observers; empty: unknown
 
   bool packed() const { return static_cast<bool>(starts); }
+  TokenRows to(Device device) const;
 };
 
 // `samples` full samples of `sequence` tokens, the first of each at position `start`.

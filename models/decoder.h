@@ -32,8 +32,8 @@ class Decoder : public Module {
   // when a sample is longer than the context of learned positions.
   Tensor forward(const Tensor& tokens, const StepContext& context, const TokenRows& rows);
 
-  // Next-token loss: targets i32 [rows.rows], -1 = ignored. The loss is scale * sum.
-  CrossEntropy loss(const Tensor& tokens, const Tensor& targets, double scale,
+  // Next-token loss over rows.rows rows. The loss is scale * sum.
+  CrossEntropy loss(const Tensor& tokens, const LossTargets& targets, double scale,
                     const StepContext& context, const TokenRows& rows);
 
   // Logits [rows, vocabulary], f32 (f64 in f64 models), of hidden states. Inference only.

@@ -11,13 +11,14 @@ int64_t sum_of(const std::vector<int64_t>& values) {
 
 Tensor exchange(const Tensor& x, const std::vector<int64_t>& send_rows,
                 const std::vector<int64_t>& recv_rows, Communicator& group) {
-  Tensor y = Tensor::empty({sum_of(recv_rows), x.cols()}, x.dtype(), x.device());
-  group.all_to_all_v({.send = x.raw(),
+  // Messages are the host's memory.
+  Tensor sent = x.to(Device{}), y = Tensor::empty({sum_of(recv_rows), x.cols()}, x.dtype());
+  group.all_to_all_v({.send = sent.raw(),
                       .send_rows = send_rows,
                       .recv = y.raw(),
                       .recv_rows = recv_rows,
                       .row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()))});
-  return y;
+  return y.to(x.device());
 }
 
 }  // namespace
@@ -31,9 +32,9 @@ Tensor exchange_rows(const Tensor& x, const std::vector<int64_t>& send_rows,
   if (!tape_needs({&x})) return y;
   record_many(
       "exchange_rows", {&y},
-      [dx = Gradient(x), send_rows, recv_rows, group, shape = y.shape(),
-       dtype = y.dtype()](std::span<const Tensor> dys) {
-        Tensor dy = dys[0] ? dys[0] : Tensor::zeros(shape, dtype);
+      [dx = Gradient(x), send_rows, recv_rows, group, shape = y.shape(), dtype = y.dtype(),
+       device = y.device()](std::span<const Tensor> dys) {
+        Tensor dy = dys[0] ? dys[0] : Tensor::zeros(shape, dtype, device);
         dx.add(exchange(dy, recv_rows, send_rows, *group));
       },
       /*always=*/true);
@@ -53,7 +54,7 @@ Dispatched Dispatcher::dispatch(const Tensor& x, const RoutingPlan& plan) const 
         experts_);
   Dispatched result;
   result.weight = plan.weight;
-  result.order = sort_by_expert(plan.selection.row_start, plan.selection.expert, experts_);
+  result.order = sort_by_expert(plan.selection);
   Tensor rows = gather_rows(x, result.order);  // [assignments, width]
   if (group_->size() == 1) {
     result.rows = rows;
@@ -70,7 +71,7 @@ void Dispatcher::exchange_counts(const RoutingPlan& plan, Dispatched& to) const 
   int64_t ranks = group_->size(), local = local_experts();
   // counts[s * local + e]: rows from rank s for local expert e
   std::vector<int64_t> counts(static_cast<size_t>(experts_)), ones(static_cast<size_t>(ranks), 1);
-  group_->all_to_all_v({.send = plan.counts.data(),
+  group_->all_to_all_v({.send = plan.selection.host_counts.data(),
                         .send_rows = ones,
                         .recv = counts.data(),
                         .recv_rows = ones,
@@ -82,27 +83,28 @@ void Dispatcher::exchange_counts(const RoutingPlan& plan, Dispatched& to) const 
       auto from = all.begin() + s * local;
       return std::accumulate(from, from + local, int64_t{0});
     };
-    to.send_rows.push_back(part(plan.counts));
+    to.send_rows.push_back(part(plan.selection.host_counts));
     to.recv_rows.push_back(part(counts));
   }
   to.rows_sent = sum_of(to.send_rows) - to.send_rows[static_cast<size_t>(group_->rank())];
   int64_t arriving = sum_of(counts);
-  to.to_sorted = Tensor::empty({arriving}, DType::i32);
-  to.to_arrived = Tensor::empty({arriving}, DType::i32);
-  auto* to_sorted = to.to_sorted.data<int32_t>();
-  auto* to_arrived = to.to_arrived.data<int32_t>();
+  std::vector<int32_t> to_sorted(static_cast<size_t>(arriving)), to_arrived(to_sorted.size());
   int64_t sorted = 0;
-  to.offsets.assign(1, 0);
+  std::vector<int64_t> offsets(1, 0);
   for (int64_t e = 0; e < local; ++e) {
     for (int64_t s = 0; s < ranks; ++s) {
       auto i = static_cast<size_t>(s * local + e);
       for (int64_t r = begin[i]; r < begin[i] + counts[i]; ++r, ++sorted) {
-        to_sorted[sorted] = static_cast<int32_t>(r);
-        to_arrived[r] = static_cast<int32_t>(sorted);
+        to_sorted[static_cast<size_t>(sorted)] = static_cast<int32_t>(r);
+        to_arrived[static_cast<size_t>(r)] = static_cast<int32_t>(sorted);
       }
     }
-    to.offsets.push_back(sorted);
+    offsets.push_back(sorted);
   }
+  Device device = plan.weight.device();
+  to.offsets = GroupOffsets(std::move(offsets), device);
+  to.to_sorted = Tensor::from(std::span<const int32_t>(to_sorted), {arriving}, device);
+  to.to_arrived = Tensor::from(std::span<const int32_t>(to_arrived), {arriving}, device);
 }
 
 Tensor Dispatcher::combine(const Tensor& y, const Dispatched& dispatched) const {

@@ -15,10 +15,10 @@ namespace adagate {
 
 // Rows at their experts, and the way back.
 struct Dispatched {
-  Tensor rows;                   // [rows here, width], sorted by local expert
-  std::vector<int64_t> offsets;  // [local experts + 1]
-  Tensor weight;                 // [assignments], the plan's
-  ExpertOrder order;             // of this rank's own assignments
+  Tensor rows;           // [rows here, width], sorted by local expert
+  GroupOffsets offsets;  // of the local experts
+  Tensor weight;         // [assignments], the plan's
+  ExpertOrder order;     // of this rank's own assignments
 
   // With several ranks only. Rows arrive by (source rank, expert) and are sorted again by expert:
   // sorted[i] = arrived[to_sorted[i]], and to_arrived is the inverse.

@@ -28,7 +28,7 @@ ParameterSpec Experts::spec(Shape shape, Init init, bool decay) const {
           .shard_begin = config_.first};
 }
 
-Tensor Experts::forward(const Tensor& rows, std::span<const int64_t> offsets) const {
+Tensor Experts::forward(const Tensor& rows, const GroupOffsets& offsets) const {
   auto bias = [&](const Parameter& p) { return config_.bias ? p.tensor() : Tensor(); };
   Tensor hidden = grouped_linear(rows, up_weight_.tensor(), offsets);  // [n, hidden or 2 hidden]
   Tensor active = bias_activation(hidden, bias(up_bias_), offsets, config_.activation);

@@ -1,10 +1,9 @@
 // The experts of one rank: feed-forward networks of one shape over rows sorted by expert.
 #pragma once
 
-#include <span>
-
 #include "core/nn/module.h"
 #include "core/ops/activation_math.h"
+#include "core/ops/group_offsets.h"
 
 namespace adagate {
 
@@ -26,8 +25,8 @@ class Experts : public Module {
  public:
   explicit Experts(const ExpertsConfig& config);
 
-  // rows [n, width] sorted by expert, offsets [local + 1] -> [n, width]
-  Tensor forward(const Tensor& rows, std::span<const int64_t> offsets) const;
+  // rows [n, width] sorted by expert, offsets of the local ones -> [n, width]
+  Tensor forward(const Tensor& rows, const GroupOffsets& offsets) const;
 
   // Of one row, forward.
   double flops_per_row() const;

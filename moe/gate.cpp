@@ -36,14 +36,10 @@ RoutingPlan Gate::forward(const Tensor& x, const StepContext& context,
   plan.weight =
       routing_weights(x, weight_.tensor(), scores, plan.selection, renormalize_, rows.mask,
                       sink ? sink->loss_gradient(layer_) : std::function<RoutingLossGradient()>());
-  plan.counts.assign(static_cast<size_t>(plan.experts), 0);
-  const int32_t* expert = plan.selection.expert.data<int32_t>();
-  for (int64_t i = 0; i < plan.assignments(); ++i) ++plan.counts[static_cast<size_t>(expert[i])];
   if (sink && !earlier) {
-    sink->add_choice(layer_, {.selection = plan.selection,
-                              .weight = plan.weight,
-                              .sums = routing_sums(scores, plan.selection, rows.mask, pair_gap_),
-                              .rows = rows});
+    Tensor sums = routing_sums(scores, plan.selection, rows.mask, pair_gap_);
+    sink->add_choice(
+        layer_, {.selection = plan.selection, .weight = plan.weight, .sums = sums, .rows = rows});
   }
   return plan;
 }

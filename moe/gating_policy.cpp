@@ -1,6 +1,8 @@
 #include "moe/gating_policy.h"
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 namespace adagate {
 namespace {
@@ -18,9 +20,10 @@ class RandomOneOrTwo : public RulePolicy {
 
  private:
   static Tensor indices(const GateInput& in) {
-    Tensor ids = Tensor::empty({in.scores.probabilities.dim(0)}, DType::i64);
-    for (int64_t i = 0; i < ids.numel(); ++i) ids.data<int64_t>()[i] = i;
-    return ids;
+    std::vector<int64_t> ids(static_cast<size_t>(in.scores.probabilities.dim(0)));
+    std::iota(ids.begin(), ids.end(), 0);
+    return Tensor::from(std::span<const int64_t>(ids), {static_cast<int64_t>(ids.size())},
+                        in.scores.probabilities.device());
   }
 };
 

@@ -1,21 +1,18 @@
 #include "moe/routing_ledger.h"
 
+#include <algorithm>
 #include <numeric>
+#include <span>
 #include <utility>
+
+#include "core/tensor/accumulate.h"
 
 namespace adagate {
 namespace {
 
-// The flat form of one layer's sums, in this order on all ranks.
-template <class Layer, class F>
-void for_each_sum(Layer& layer, F&& f) {
-  for (auto* list : {&layer.sums.single, &layer.sums.assigned, &layer.sums.probability,
-                     &layer.sums.by_count, &layer.sums.gap})
-    for (auto& value : *list) f(value);
-  for (auto* value : {&layer.sums.tokens, &layer.sums.entropy, &layer.sums.log_sum_exp_squared,
-                      &layer.rows_sent, &layer.bytes_sent, &layer.flops})
-    f(*value);
-}
+// Of a layer's work: rows sent, bytes sent, operations. They stand behind its routing sums in the
+// flat form that ranks exchange.
+constexpr int64_t kWork = 3;
 
 }  // namespace
 
@@ -33,41 +30,56 @@ RoutingLedger::RoutingLedger(int64_t layers, int64_t experts) : layers_(layers),
 }
 
 int64_t RoutingLedger::stride() const {
-  return 4 * experts_ + 1 + kGapBins + 6;
+  return routing_sums_size(experts_) + kWork;
 }
 
 void RoutingLedger::clear() {
   pending_ = false;
-  auto size = static_cast<size_t>(layers_ * stride());
-  for (auto* sums : {&local_, &last_, &total_}) sums->assign(size, 0.0);
+  counted_ = {};
+  work_.assign(static_cast<size_t>(layers_ * kWork), 0.0);
+  for (auto* sums : {&last_, &total_}) sums->assign(static_cast<size_t>(layers_ * stride()), 0.0);
   local_rows_.assign(static_cast<size_t>(layers_), 0.0);
   rank_rows_.clear();
 }
 
-void RoutingLedger::add(int64_t layer, const RoutingSums& sums) {
-  check(layer >= 0 && layer < layers_ && static_cast<int64_t>(sums.single.size()) == experts_,
-        "MoE layer {} with {} experts, counted where {} layers with {} are expected", layer,
-        sums.single.size(), layers_, experts_);
-  LayerRouting counted{.sums = sums};
-  counted.sums.gap.resize(static_cast<size_t>(kGapBins));
-  double* next = local_.data() + layer * stride();
-  for_each_sum(counted, [&](double value) { *next++ += value; });
+void RoutingLedger::add(int64_t layer, const Tensor& sums) {
+  int64_t size = routing_sums_size(experts_);
+  check(layer >= 0 && layer < layers_ && sums.numel() == size,
+        "MoE layer {} with {} sums: {} layers with {} experts and {} sums are expected", layer,
+        sums.numel(), layers_, experts_, size);
+  if (!counted_) counted_ = Tensor::zeros({layers_, size}, DType::f64, sums.device());
+  accumulate_into(counted_.slice(layer, layer + 1), sums);
   pending_ = true;
 }
 
 void RoutingLedger::add(int64_t layer, const ExpertWork& work) {
   local_rows_[static_cast<size_t>(layer)] += static_cast<double>(work.rows);
-  double* last = local_.data() + (layer + 1) * stride();
-  last[-3] += static_cast<double>(work.rows_sent);
-  last[-2] += static_cast<double>(work.bytes_sent);
-  last[-1] += work.flops;
+  double* sums = work_.data() + layer * kWork;
+  sums[0] += static_cast<double>(work.rows_sent);
+  sums[1] += static_cast<double>(work.bytes_sent);
+  sums[2] += work.flops;
   pending_ = true;
 }
 
+// What this rank has added, in the flat form; nothing is left.
+std::vector<double> RoutingLedger::take_local() {
+  std::vector<double> local(static_cast<size_t>(layers_ * stride()), 0.0);
+  std::vector<double> counted;
+  if (counted_) counted = std::exchange(counted_, {}).to_host<double>();
+  int64_t size = routing_sums_size(experts_);
+  for (int64_t l = 0; l < layers_; ++l) {
+    double* layer = local.data() + l * stride();
+    if (!counted.empty()) std::copy_n(counted.data() + l * size, size, layer);
+    std::copy_n(work_.data() + l * kWork, kWork, layer + size);
+  }
+  std::fill(work_.begin(), work_.end(), 0.0);
+  return local;
+}
+
 void RoutingLedger::reduce(Communicator& world) {
-  size_t size = local_.size();
+  std::vector<double> message = take_local();
+  size_t size = message.size();
   auto ranks = static_cast<size_t>(world.size()), rank = static_cast<size_t>(world.rank());
-  std::vector<double> message = std::exchange(local_, std::vector<double>(size, 0.0));
   message.resize(size + local_rows_.size() * ranks);  // each rank has its place
   for (size_t l = 0; l < local_rows_.size(); ++l)
     message[size + l * ranks + rank] = std::exchange(local_rows_[l], 0.0);
@@ -81,14 +93,12 @@ void RoutingLedger::reduce(Communicator& world) {
 }
 
 LayerRouting RoutingLedger::unpack(const std::vector<double>& sums, int64_t layer) const {
-  LayerRouting result;
-  auto e = static_cast<size_t>(experts_);
-  for (auto* list : {&result.sums.single, &result.sums.assigned, &result.sums.probability})
-    list->resize(e);
-  result.sums.by_count.resize(e + 1);
-  result.sums.gap.resize(static_cast<size_t>(kGapBins));
-  const double* next = sums.data() + layer * stride();
-  for_each_sum(result, [&](double& value) { value = *next++; });
+  auto size = static_cast<size_t>(routing_sums_size(experts_));
+  std::span<const double> flat(sums.data() + layer * stride(), size + kWork);
+  LayerRouting result{.sums = unpack_routing_sums(flat.first(size), experts_)};
+  result.rows_sent = flat[size];
+  result.bytes_sent = flat[size + 1];
+  result.flops = flat[size + 2];
   return result;
 }
 

@@ -32,10 +32,11 @@ class RoutingLedger {
   RoutingLedger(int64_t layers, int64_t experts);
 
   void clear();
-  void add(int64_t layer, const RoutingSums& sums);
+  void add(int64_t layer, const Tensor& sums);  // as routing_sums() returns them, on any device
   void add(int64_t layer, const ExpertWork& work);
 
-  // Sums what was added since the last call over the ranks, in one message. Collective.
+  // Sums what was added since the last call over the ranks, in one message; the host reads the sums
+  // of all layers at once. Collective.
   void reduce(Communicator& world);
   bool reduced() const { return !pending_; }  // nothing was added since
 
@@ -47,12 +48,15 @@ class RoutingLedger {
 
  private:
   int64_t stride() const;
+  std::vector<double> take_local();
   LayerRouting unpack(const std::vector<double>& sums, int64_t layer) const;
 
   int64_t layers_, experts_;
   bool pending_ = false;
-  // [layers * stride()]: not yet reduced; reduced last; all of it.
-  std::vector<double> local_, last_, total_;
+  Tensor counted_;            // f64 [layers, routing_sums_size()], not yet reduced; empty: none
+  std::vector<double> work_;  // [layers * kWork], not yet reduced
+  // [layers * stride()]: reduced last; all of it.
+  std::vector<double> last_, total_;
   std::vector<double> local_rows_;  // [layers], of this rank, not yet reduced
   std::vector<double> rank_rows_;   // [layers * ranks], all of it
 };

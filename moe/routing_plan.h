@@ -11,16 +11,11 @@ namespace adagate {
 
 struct RoutingPlan {
   int64_t experts = 0;
-  Selection selection;          // row_start i32 [tokens + 1], expert i32 [assignments]
-  Tensor weight;                // [assignments] f32 (f64), differentiable
-  std::vector<int64_t> counts;  // [experts] assignments of each
+  Selection selection;  // row_start i32 [tokens + 1], expert i32 [assignments], their counts
+  Tensor weight;        // [assignments] f32 (f64), differentiable
 
   int64_t tokens() const { return selection.row_start.numel() - 1; }
   int64_t assignments() const { return selection.expert.numel(); }
-  int64_t experts_of(int64_t token) const {
-    const int32_t* start = selection.row_start.data<int32_t>() + token;
-    return start[1] - start[0];
-  }
 };
 
 }  // namespace adagate

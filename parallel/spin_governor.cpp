@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fmt/format.h>
 #include <fstream>
 #include <string>
-
-#include <fmt/format.h>
 
 namespace adagate {
 
@@ -36,8 +35,8 @@ double largest_wait(const std::map<int, double>& before, const std::map<int, dou
 }
 
 bool SpinPolicy::brief(double share) {
-  // Threads that sleep and wake all the time wait up to a tenth of it on an idle machine; beside one
-  // busy program a thread waits for about half of it.
+  // Threads that sleep and wake all the time wait up to a tenth of it on an idle machine; beside
+  // one busy program a thread waits for about half of it.
   constexpr double kContention = 0.2;
   constexpr int kCalmAfterContention = 20;
   if (share < 0 || share > kContention) {

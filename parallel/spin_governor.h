@@ -60,7 +60,8 @@ class SpinGovernor {
  public:
   // `threads`: of this process's team; `processors`: as libgomp found them when it was loaded.
   // `waited`: as waited_for_cores().
-  SpinGovernor(int threads, int processors, std::function<std::map<int, double>()> waited = waited_for_cores,
+  SpinGovernor(int threads, int processors,
+               std::function<std::map<int, double>()> waited = waited_for_cores,
                std::chrono::milliseconds interval = std::chrono::milliseconds(50));
   ~SpinGovernor();
   SpinGovernor(const SpinGovernor&) = delete;

@@ -2,19 +2,20 @@
 
 namespace adagate {
 
-Tensor tokens_of(const Batch& batch) {
-  return Tensor::from(std::span<const int32_t>(batch.tokens), {batch.rows * batch.sequence});
+Tensor tokens_of(const Batch& batch, Device device) {
+  return Tensor::from(std::span<const int32_t>(batch.tokens), {batch.rows * batch.sequence},
+                      device);
 }
 
-Tensor targets_of(const Batch& batch) {
-  return Tensor::from(std::span<const int32_t>(batch.targets), {batch.rows * batch.sequence});
+LossTargets targets_of(const Batch& batch, int64_t vocabulary, Device device) {
+  return loss_targets(batch.targets, vocabulary, device);
 }
 
-TokenRows rows_of(const Batch& batch) {
+TokenRows rows_of(const Batch& batch, Device device) {
   TokenRows rows = padded_rows(batch.lengths, batch.sequence);
   set_addresses(rows, batch.row_ids);
   rows.sample_ids = Tensor::from(std::span<const int64_t>(batch.sample_ids), {batch.rows});
-  return rows;
+  return rows.to(device);
 }
 
 }  // namespace adagate

@@ -18,7 +18,9 @@ EvaluationResult evaluate(Decoder& model, const EvaluationPass& pass, const Mesh
     beat();
     Batch batch = pass.batch(b);
     if (routing) routing->begin_micro_batch(b);
-    sum += model.loss(tokens_of(batch), targets_of(batch), 1.0, context, rows_of(batch)).sum;
+    LossTargets expected = targets_of(batch, model.config().vocabulary);
+    CrossEntropy loss = model.loss(tokens_of(batch), expected, 1.0, context, rows_of(batch));
+    sum += loss.sum.to_host<double>()[0];
     targets += batch.valid_targets;
   }
   if (routing) routing->end(*mesh.world);

@@ -126,7 +126,8 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   {
     PhaseScope phase(Phase::forward);
     Recording on(tape);
-    result = model_.loss(tokens_of(batch), targets_of(batch), scale, context, rows);
+    result = model_.loss(tokens_of(batch), targets_of(batch, model_.config().vocabulary), scale,
+                         context, rows);
   }
   {
     PhaseScope phase(Phase::reduce);
@@ -134,7 +135,7 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   }
   PhaseScope phase(Phase::backward);
   tape.backward(result.loss);
-  return result.sum;
+  return result.sum.to_host<double>()[0];
 }
 
 // With the loss goes how long each rank has worked, so that waiting costs no message of its own.

@@ -13,6 +13,7 @@ thread_local bool t_recomputing = false;
 }  // namespace
 
 GradDestination GradSlot::destination(const Shape& shape, DType dtype, Device device) {
+  seed_ = std::numeric_limits<double>::quiet_NaN();
   if (!filled_) {
     if (!fixed_) value_ = Tensor::empty(shape, dtype, device);
     filled_ = true;
@@ -24,6 +25,7 @@ GradDestination GradSlot::destination(const Shape& shape, DType dtype, Device de
 }
 
 void GradSlot::add(const Tensor& value) {
+  seed_ = std::numeric_limits<double>::quiet_NaN();
   if (!filled_ && !fixed_) {
     value_ = value.detach();
     filled_ = true;
@@ -53,13 +55,27 @@ Tape* Tape::current() {
 }
 
 void Tape::backward(const Tensor& root, double seed) {
-  backward(root, Tensor::full(root.shape(), root.dtype(), seed));
+  this->seed(root, seed);
+  replay();
 }
 
 void Tape::backward(const Tensor& root, const Tensor& gradient) {
   check(root.requires_grad(), "backward: the root was not recorded on a tape");
   root.slot()->add(gradient);
   replay();
+}
+
+void Tape::backward(std::span<const Tensor> roots) {
+  for (const Tensor& root : roots) seed(root, 1.0);
+  replay();
+}
+
+void Tape::seed(const Tensor& root, double seed) {
+  check(root.requires_grad(), "backward: the root was not recorded on a tape");
+  GradSlot& slot = *root.slot();
+  bool only = !slot.filled();
+  slot.add(Tensor::full(root.shape(), root.dtype(), seed, root.device()));
+  if (only) slot.seed_ = seed;
 }
 
 void Tape::replay() {

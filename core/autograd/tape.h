@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -45,8 +46,14 @@ class GradSlot {
   void clear();  // forget the gradient; a fixed buffer stays
   Tensor take();
 
+  // The number that the whole gradient is known to be because backward started here with it and
+  // nothing was added; also after take(). NaN: not known.
+  double seed() const { return seed_; }
+
  private:
+  friend class Tape;
   Tensor value_;
+  double seed_ = std::numeric_limits<double>::quiet_NaN();
   bool fixed_ = false;
   bool filled_ = false;
 };
@@ -81,6 +88,8 @@ class Tape {
   // `root`; the first form fills it with `seed`.
   void backward(const Tensor& root, double seed = 1.0);
   void backward(const Tensor& root, const Tensor& gradient);
+  // From several roots at once, each with gradient 1.
+  void backward(std::span<const Tensor> roots);
   size_t size() const { return nodes_.size(); }
   void clear() { nodes_.clear(); }
 
@@ -97,6 +106,7 @@ class Tape {
     bool always;  // runs even when no output has a gradient (markers, balance losses)
     Backward run;
   };
+  void seed(const Tensor& root, double seed);
   void replay();
 
   std::vector<Node> nodes_;

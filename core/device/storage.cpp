@@ -1,13 +1,16 @@
 #include "core/device/storage.h"
 
-#include "core/base/error.h"
 #include "core/device/allocator.h"
+#include "core/device/backend.h"
 
 namespace adagate {
 
 std::shared_ptr<Storage> Storage::allocate(size_t bytes, Device device) {
-  check(device.kind == DeviceKind::cpu, "this build allocates CPU memory only");
-  CpuBlock block = allocate_cpu(bytes);
+  if (device.is_cpu()) {
+    CpuBlock block = allocate_cpu(bytes);
+    return std::make_shared<Storage>(Key{}, block.data, bytes, device, nullptr, block.capacity);
+  }
+  DeviceBlock block = backend_of(device).allocate(bytes, device.index);
   return std::make_shared<Storage>(Key{}, block.data, bytes, device, nullptr, block.capacity);
 }
 
@@ -17,7 +20,12 @@ std::shared_ptr<Storage> Storage::wrap(void* data, size_t bytes, Device device,
 }
 
 Storage::~Storage() {
-  if (capacity_) release_cpu({data_, capacity_});
+  if (!capacity_) return;
+  if (device_.is_cpu()) {
+    release_cpu({data_, capacity_});
+  } else {
+    backend_of(device_).release({data_, capacity_}, device_.index);
+  }
 }
 
 }  // namespace adagate

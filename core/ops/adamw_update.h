@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "core/base/hd.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -32,6 +32,7 @@ ADAGATE_HD inline T adamw_element(const AdamWFactors<T>& f, T value, T gradient,
 // One read of gradient, value and moments and one write of all but the gradient: 28 bytes an
 // element in f32, 30 with the bf16 copy.
 struct AdamWArgs {
+  static constexpr std::string_view kKernel = "adamw";
   void* value;           // [n] f32 or f64
   const void* gradient;  // [n]
   void* m;               // [n]
@@ -46,8 +47,9 @@ void launch(CpuStream&, const AdamWArgs&);
 void launch(CudaStream&, const AdamWArgs&);
 
 struct SumOfSquaresArgs {
-  const void* x;  // [n] f32 or f64
-  double* result;
+  static constexpr std::string_view kKernel = "sum_of_squares";
+  const void* x;   // [n] f32 or f64
+  double* result;  // [1]
   int64_t n;
   DType dtype;
 };
@@ -55,7 +57,9 @@ struct SumOfSquaresArgs {
 void launch(CpuStream&, const SumOfSquaresArgs&);
 void launch(CudaStream&, const SumOfSquaresArgs&);
 
-// Summed in f64 over fixed blocks: the same for any number of threads.
+// result f64 [1]; summed over fixed blocks: the same for any number of threads.
+void sum_of_squares(const Tensor& x, const Tensor& result);
+// The same for the host, which waits for it.
 double sum_of_squares(const Tensor& x);
 
 }  // namespace adagate

@@ -4,6 +4,7 @@
 #include <map>
 #include <mutex>
 #include <tuple>
+#include <vector>
 
 #include "core/autograd/tape.h"
 
@@ -35,34 +36,36 @@ double scale_of(const AttentionShape& s) {
 // all other round-off.
 RotaryTable make_rotary_table(double base, int64_t head_dim, int64_t positions) {
   const int64_t half = head_dim / 2;
-  RotaryTable table{Tensor::empty({positions, half}, DType::f64),
-                    Tensor::empty({positions, half}, DType::f64)};
+  std::vector<double> cosines(static_cast<size_t>(positions * half)), sines(cosines.size());
   for (int64_t i = 0; i < half; ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
     const float frequency =
         1.0f / static_cast<float>(std::pow(base, static_cast<double>(exponent)));
     for (int64_t t = 0; t < positions; ++t) {
       const float angle = static_cast<float>(t) * frequency;
-      table.cosines.data<double>()[t * half + i] = std::cos(static_cast<double>(angle));
-      table.sines.data<double>()[t * half + i] = std::sin(static_cast<double>(angle));
+      cosines[static_cast<size_t>(t * half + i)] = std::cos(static_cast<double>(angle));
+      sines[static_cast<size_t>(t * half + i)] = std::sin(static_cast<double>(angle));
     }
   }
-  return table;
+  Shape shape{positions, half};
+  return {Tensor::from(std::span<const double>(cosines), shape),
+          Tensor::from(std::span<const double>(sines), shape)};
 }
 
 }  // namespace
 
-RotaryTable rotary_table(double base, int64_t head_dim, int64_t positions, DType dtype) {
+RotaryTable rotary_table(double base, int64_t head_dim, int64_t positions, DType dtype,
+                         Device device) {
   static std::mutex mutex;
-  static std::map<std::tuple<double, int64_t, DType>, RotaryTable> tables;
+  static std::map<std::tuple<double, int64_t, DType, DeviceKind, int>, RotaryTable> tables;
   std::lock_guard lock(mutex);
-  RotaryTable& table = tables[{base, head_dim, dtype}];
+  RotaryTable& table = tables[{base, head_dim, dtype, device.kind, device.index}];
   if (!table.cosines || table.cosines.dim(0) < positions) {
     // Growing by powers of two: generation asks for one more position at each step.
     int64_t rows = 64;
     while (rows < positions) rows *= 2;
     RotaryTable exact = make_rotary_table(base, head_dim, rows);
-    table = {exact.cosines.to(dtype), exact.sines.to(dtype)};
+    table = {exact.cosines.to(dtype).to(device), exact.sines.to(dtype).to(device)};
   }
   return table;
 }
@@ -78,7 +81,7 @@ Tensor attention(const Tensor& qkv, const AttentionShape& shape, const Tensor& l
   const DType stats = compute_dtype(qkv.dtype());
   RotaryTable rotary;
   if (shape.rotary_base != 0)
-    rotary = rotary_table(shape.rotary_base, shape.head_dim, shape.sequence, stats);
+    rotary = rotary_table(shape.rotary_base, shape.head_dim, shape.sequence, stats, qkv.device());
   Tensor output = Tensor::empty({rows, shape.heads * shape.head_dim}, qkv.dtype(), qkv.device());
   Tensor lse = Tensor::empty({shape.batch, shape.heads, shape.sequence}, stats, qkv.device());
   AttentionArgs args{.qkv = qkv.raw(),
@@ -135,7 +138,7 @@ Tensor attention_step(const Tensor& qkv, const AttentionShape& shape, KvCache& c
   RotaryTable rotary;
   if (shape.rotary_base != 0)
     rotary = rotary_table(shape.rotary_base, shape.head_dim, cache.length + rows,
-                          compute_dtype(qkv.dtype()));
+                          compute_dtype(qkv.dtype()), qkv.device());
   Tensor output = Tensor::empty({rows, shape.heads * shape.head_dim}, qkv.dtype(), qkv.device());
   launch_on(qkv.device(), AttentionStepArgs{.qkv = qkv.raw(),
                                             .output = output.raw(),

@@ -1,7 +1,7 @@
 // Multi-head scaled dot-product attention, computed blockwise: no [sequence, sequence] tensor.
 #pragma once
 
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/ops/dropout.h"
 #include "core/tensor/tensor.h"
 
@@ -37,10 +37,12 @@ Tensor attention_step(const Tensor& qkv, const AttentionShape& shape, KvCache& c
 struct RotaryTable {
   Tensor cosines, sines;
 };
-RotaryTable rotary_table(double base, int64_t head_dim, int64_t positions, DType dtype);
+RotaryTable rotary_table(double base, int64_t head_dim, int64_t positions, DType dtype,
+                         Device device = {});
 
 // `C` is Compute<dtype> below.
 struct AttentionArgs {
+  static constexpr std::string_view kKernel = "attention";
   const void* qkv;         // [batch * sequence, (heads + 2 kv_heads) * head_dim]
   void* output;            // [batch * sequence, heads * head_dim]
   void* lse;               // C [batch, heads, sequence]: log2 of the softmax's denominator
@@ -63,6 +65,7 @@ struct AttentionArgs {
 };
 
 struct AttentionBackwardArgs {
+  static constexpr std::string_view kKernel = "attention_backward";
   AttentionArgs forward;
   const void* doutput;  // [batch * sequence, heads * head_dim]
   void* dqkv;           // like qkv
@@ -70,6 +73,7 @@ struct AttentionBackwardArgs {
 };
 
 struct AttentionStepArgs {
+  static constexpr std::string_view kKernel = "attention_step";
   const void* qkv;  // [rows, (heads + 2 kv_heads) * head_dim]
   void* output;     // [rows, heads * head_dim]
   void* k;          // [capacity, kv_heads * head_dim], rows [0, start) filled

@@ -3,52 +3,41 @@
 namespace adagate {
 namespace {
 
-BiasActivationArgs forward_args(const Tensor& h, const Tensor& bias,
-                                const std::vector<int64_t>& offsets, Activation activation) {
+// offsets empty: one group of all rows.
+BiasActivationArgs forward_args(const Tensor& h, const Tensor& bias, const Tensor& offsets,
+                                Activation activation) {
   return {.h = h.raw(),
           .bias = bias.raw(),
-          .offsets = offsets.data(),
+          .offsets = offsets.data<int64_t>(),
           .rows = h.rows(),
           .cols = h.cols(),
-          .groups = static_cast<int64_t>(offsets.size()) - 1,
+          .groups = offsets ? offsets.numel() - 1 : 1,
           .activation = activation,
           .type = h.dtype(),
           .bias_type = bias.dtype()};
 }
 
-}  // namespace
-
-Tensor bias_activation(const Tensor& h, const Tensor& bias, Activation activation) {
-  int64_t offsets[] = {0, h.rows()};
-  return bias_activation(h, bias, offsets, activation);
-}
-
-Tensor bias_activation(const Tensor& h, const Tensor& bias, std::span<const int64_t> offsets,
-                       Activation activation) {
+Tensor run(const Tensor& h, const Tensor& bias, const Tensor& offsets, Activation activation) {
   bool gated = activation == Activation::swiglu;
-  check(offsets.size() >= 2 && offsets.front() == 0 && offsets.back() == h.rows(),
-        "bias_activation: the offsets of {} groups don't cover the {} rows", offsets.size() - 1,
-        h.rows());
   check(!gated || h.cols() % 2 == 0, "bias_activation: swiglu needs an even number of columns, {}",
         h.cols());
-  int64_t groups = static_cast<int64_t>(offsets.size()) - 1;
-  check(!bias || bias.numel() == groups * h.cols(),
-        "bias_activation: bias {} for {} groups of {} columns", bias.shape(), groups, h.cols());
-  std::vector<int64_t> ends(offsets.begin(), offsets.end());
+  BiasActivationArgs args = forward_args(h, bias, offsets, activation);
+  check(!bias || bias.numel() == args.groups * h.cols(),
+        "bias_activation: bias {} for {} groups of {} columns", bias.shape(), args.groups,
+        h.cols());
   Shape shape = h.shape();
   if (gated) shape[-1] = h.cols() / 2;
   Tensor y = Tensor::empty(shape, h.dtype(), h.device());
-  BiasActivationArgs args = forward_args(h, bias, ends, activation);
   args.y = y.raw();
   launch_on(h.device(), args);
   if (!tape_needs({&h, &bias})) return y;
   return record("bias_activation", y,
                 [h = h.detach(), bias = bias.detach(), dh = Gradient(h), dbias = Gradient(bias),
-                 ends = std::move(ends), activation](const Tensor& dy) {
+                 offsets, activation](const Tensor& dy) {
                   auto to_h = dh.destination();
                   auto to_bias = dbias.destination();
                   launch_on(h.device(), BiasActivationBackwardArgs{
-                                            .forward = forward_args(h, bias, ends, activation),
+                                            .forward = forward_args(h, bias, offsets, activation),
                                             .dy = dy.raw(),
                                             .dh = to_h.tensor.raw(),
                                             .dbias = to_bias.tensor.raw(),
@@ -56,6 +45,20 @@ Tensor bias_activation(const Tensor& h, const Tensor& bias, std::span<const int6
                                             .accumulate_dh = to_h.accumulate,
                                             .accumulate_dbias = to_bias.accumulate});
                 });
+}
+
+}  // namespace
+
+Tensor bias_activation(const Tensor& h, const Tensor& bias, Activation activation) {
+  return run(h, bias, {}, activation);
+}
+
+Tensor bias_activation(const Tensor& h, const Tensor& bias, const GroupOffsets& offsets,
+                       Activation activation) {
+  check(offsets.groups() >= 1 && offsets.cover(offsets.groups(), h.rows()),
+        "bias_activation: the offsets of {} groups don't cover the {} rows", offsets.groups(),
+        h.rows());
+  return run(h, bias, offsets.device, activation);
 }
 
 }  // namespace adagate

@@ -1,11 +1,10 @@
 // Bias and activation of a feed-forward layer in one pass.
 #pragma once
 
-#include <span>
-
 #include "core/autograd/tape.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/ops/activation_math.h"
+#include "core/ops/group_offsets.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -14,16 +13,17 @@ namespace adagate {
 // [rows, F]. `bias` has h's columns, or is empty. The leading shape of h is kept.
 Tensor bias_activation(const Tensor& h, const Tensor& bias, Activation activation);
 
-// The same for rows sorted by group (expert): rows offsets[g] .. offsets[g + 1] get bias[g].
-// bias [G, columns of h] or empty; offsets [G + 1] from 0 to the number of rows.
-Tensor bias_activation(const Tensor& h, const Tensor& bias, std::span<const int64_t> offsets,
+// The same for rows sorted by group (expert): those of group g get bias[g]. bias [G, columns of h]
+// or empty.
+Tensor bias_activation(const Tensor& h, const Tensor& bias, const GroupOffsets& offsets,
                        Activation activation);
 
 struct BiasActivationArgs {
+  static constexpr std::string_view kKernel = "bias_activation";
   const void* h = nullptr;  // [rows, cols]
   const void* bias = nullptr;
-  void* y = nullptr;  // [rows, cols], swiglu: [rows, cols / 2]
-  const int64_t* offsets = nullptr;
+  void* y = nullptr;                 // [rows, cols], swiglu: [rows, cols / 2]
+  const int64_t* offsets = nullptr;  // [groups + 1]; null: one group of all rows
   int64_t rows = 0, cols = 0, groups = 1;
   Activation activation = Activation::identity;
   DType type = DType::f32, bias_type = DType::f32;
@@ -33,6 +33,7 @@ void launch(CudaStream&, const BiasActivationArgs&);
 
 // dh (+)= act'(h + bias) dy and dbias[g] (+)= the column sums of that; either may be null.
 struct BiasActivationBackwardArgs {
+  static constexpr std::string_view kKernel = "bias_activation_backward";
   BiasActivationArgs forward;  // without y
   const void* dy = nullptr;
   void* dh = nullptr;

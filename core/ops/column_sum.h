@@ -1,7 +1,7 @@
 // Sums over rows: the gradient of a bias.
 #pragma once
 
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -10,6 +10,7 @@ namespace adagate {
 // rows when offsets is null. Summed in f32 (f64 for f64) in an order that depends on the sizes
 // only.
 struct ColumnSumArgs {
+  static constexpr std::string_view kKernel = "column_sum";
   const void* x = nullptr;  // [rows, cols]
   void* out = nullptr;      // [groups, cols]
   const int64_t* offsets = nullptr;

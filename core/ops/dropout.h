@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/base/rng.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -41,6 +41,7 @@ Tensor bias_dropout_add(const Tensor& x, const Tensor& bias, const Tensor& resid
                         const DropoutSite& site, const Tensor& row_ids);
 
 struct DropoutArgs {
+  static constexpr std::string_view kKernel = "dropout";
   const void* x;           // [rows, cols]
   const void* bias;        // [cols] or null
   const void* residual;    // [rows, cols] or null
@@ -53,6 +54,7 @@ struct DropoutArgs {
 };
 
 struct DropoutBackwardArgs {
+  static constexpr std::string_view kKernel = "dropout_backward";
   const void* dy;          // [rows, cols]
   void* dx;                // [rows, cols] or null
   void* dbias;             // [cols] or null

@@ -1,7 +1,7 @@
 // Elementwise arithmetic on whole tensors of one shape.
 #pragma once
 
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -16,6 +16,7 @@ Tensor sum(const Tensor& x);
 enum class Elementwise : uint8_t { add, mul, scale };
 
 struct ElementwiseArgs {
+  static constexpr std::string_view kKernel = "elementwise";
   Elementwise kind;
   const void* a;  // [n]
   const void* b;  // [n], null for scale
@@ -27,6 +28,7 @@ struct ElementwiseArgs {
 };
 
 struct SumArgs {
+  static constexpr std::string_view kKernel = "sum";
   const void* x;  // [n]
   void* y;        // [1], f64 or f32
   int64_t n;
@@ -35,6 +37,7 @@ struct SumArgs {
 
 // dx (+)= *dy everywhere.
 struct BroadcastArgs {
+  static constexpr std::string_view kKernel = "broadcast";
   const void* dy;  // [1], f64 or f32
   void* dx;        // [n]
   bool accumulate;

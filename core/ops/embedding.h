@@ -1,7 +1,7 @@
 // Table look-up by token id, with the position's row added where positions are learned.
 #pragma once
 
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -13,6 +13,7 @@ Tensor embedding(const Tensor& tokens, const Tensor& table, const Tensor& positi
                  const Tensor& position_table);
 
 struct EmbeddingArgs {
+  static constexpr std::string_view kKernel = "embedding";
   const int32_t* tokens;       // [n]
   const void* table;           // [vocabulary, cols]
   const int32_t* positions;    // [n] or null
@@ -24,6 +25,7 @@ struct EmbeddingArgs {
 
 // dtable[ids[i]] += dy[i] in the order of i; without `accumulate`, dtable starts from zeros.
 struct EmbeddingBackwardArgs {
+  static constexpr std::string_view kKernel = "embedding_backward";
   const int32_t* ids;  // [n]
   const void* dy;      // [n, cols]
   void* dtable;        // [table_rows, cols]

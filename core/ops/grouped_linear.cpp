@@ -1,7 +1,5 @@
 #include "core/ops/grouped_linear.h"
 
-#include <vector>
-
 #include "core/ops/column_sum.h"
 
 namespace adagate {
@@ -9,22 +7,21 @@ namespace {
 
 using Kind = GroupedMatmulArgs::Kind;
 
-void check_sizes(const Tensor& x, const Tensor& w, std::span<const int64_t> offsets,
+void check_sizes(const Tensor& x, const Tensor& w, const GroupOffsets& offsets,
                  const Tensor& bias) {
   check(w.shape().rank() == 3, "grouped_linear: the weight must be [groups, in, out], it is {}",
         w.shape());
   check(x.cols() == w.dim(1), "grouped_linear: x has {} columns, the weights {} rows", x.cols(),
         w.dim(1));
-  check(static_cast<int64_t>(offsets.size()) == w.dim(0) + 1 && offsets.front() == 0 &&
-            offsets.back() == x.rows(),
-        "grouped_linear: {} offsets for {} groups and {} rows", offsets.size(), w.dim(0), x.rows());
+  check(offsets.cover(w.dim(0), x.rows()), "grouped_linear: {} offsets for {} groups and {} rows",
+        offsets.host.size(), w.dim(0), x.rows());
   check(!bias || bias.numel() == w.dim(0) * w.dim(2), "grouped_linear: bias {} for weights {}",
         bias.shape(), w.shape());
 }
 
 }  // namespace
 
-Tensor grouped_linear(const Tensor& x, const Tensor& w, std::span<const int64_t> offsets,
+Tensor grouped_linear(const Tensor& x, const Tensor& w, const GroupOffsets& offsets,
                       const Tensor& bias) {
   check_sizes(x, w, offsets, bias);
   int64_t groups = w.dim(0), in = w.dim(1), out = w.dim(2);
@@ -36,7 +33,8 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, std::span<const int64_t>
                                           .b = w.raw(),
                                           .c = y.raw(),
                                           .bias = bias.raw(),
-                                          .offsets = offsets.data(),
+                                          .offsets = offsets.device.data<int64_t>(),
+                                          .host_offsets = offsets.host.data(),
                                           .groups = groups,
                                           .k = in,
                                           .m = out,
@@ -46,15 +44,15 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, std::span<const int64_t>
                                           .bias_type = bias.dtype()});
   if (!tape_needs({&x, &w, &bias})) return y;
   auto backward = [x = x.detach(), w = w.detach(), dx = Gradient(x), dw = Gradient(w),
-                   db = Gradient(bias),
-                   ends = std::vector(offsets.begin(), offsets.end())](const Tensor& dy) {
+                   db = Gradient(bias), offsets](const Tensor& dy) {
     int64_t groups = w.dim(0), in = w.dim(1), out = w.dim(2);
     if (auto to = dw.destination()) {
       launch_on(dy.device(), GroupedMatmulArgs{.kind = Kind::weights,
                                                .a = x.raw(),
                                                .b = dy.raw(),
                                                .c = to.tensor.raw(),
-                                               .offsets = ends.data(),
+                                               .offsets = offsets.device.data<int64_t>(),
+                                               .host_offsets = offsets.host.data(),
                                                .groups = groups,
                                                .k = in,
                                                .m = out,
@@ -66,7 +64,7 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, std::span<const int64_t>
     if (auto to = db.destination()) {
       launch_on(dy.device(), ColumnSumArgs{.x = dy.raw(),
                                            .out = to.tensor.raw(),
-                                           .offsets = ends.data(),
+                                           .offsets = offsets.device.data<int64_t>(),
                                            .rows = dy.rows(),
                                            .cols = out,
                                            .groups = groups,
@@ -79,7 +77,8 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, std::span<const int64_t>
                                                .a = dy.raw(),
                                                .b = w.raw(),
                                                .c = to.tensor.raw(),
-                                               .offsets = ends.data(),
+                                               .offsets = offsets.device.data<int64_t>(),
+                                               .host_offsets = offsets.host.data(),
                                                .groups = groups,
                                                .k = out,
                                                .m = in,

@@ -1,11 +1,11 @@
 #include "core/ops/linear_cross_entropy.h"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "core/base/phase_timer.h"
 #include "core/ops/matmul.h"
+#include "core/ops/permute.h"
 
 namespace adagate {
 namespace {
@@ -48,7 +48,7 @@ class Chunks {
   int64_t rows_of(int64_t rows) const { return rows_per_chunk(rows, vocabulary_, z_type_); }
 
   // x and dx are rows of this chunk; dx and dw may be empty.
-  void run(const Tensor& x, const int32_t* targets, double* loss, const Tensor& dx,
+  void run(const Tensor& x, const Tensor& targets, const Tensor& losses, const Tensor& dx,
            const GradDestination& dw) {
     int64_t rows = x.rows();
     if (!z_) z_ = Tensor::empty({rows_of(rows), ld_}, z_type_, x.device());
@@ -65,8 +65,8 @@ class Chunks {
                                      .c_type = z_type_});
     launch_on(x.device(), CrossEntropyArgs{.z = z_.raw(),
                                            .ld = ld_,
-                                           .targets = targets,
-                                           .loss = loss,
+                                           .targets = targets.data<int32_t>(),
+                                           .loss = losses.data<double>(),
                                            .rows = rows,
                                            .vocabulary = vocabulary_,
                                            .gradient = gradient_,
@@ -121,66 +121,71 @@ class Chunks {
   DType z_type_, gradient_type_;
 };
 
-Tensor pick_rows(const Tensor& from, std::span<const int32_t> index) {
-  Tensor to =
-      Tensor::empty({static_cast<int64_t>(index.size()), from.cols()}, from.dtype(), from.device());
-  launch_on(from.device(),
-            PickRowsArgs{.from = from.raw(),
-                         .to = to.raw(),
-                         .index = index.data(),
-                         .rows = to.rows(),
-                         .row_bytes = static_cast<int64_t>(size_of(from.dtype())) * from.cols()});
-  return to;
+int64_t row_bytes(const Tensor& x) {
+  return x.cols() * static_cast<int64_t>(size_of(x.dtype()));
 }
 
-void spread_rows(const Tensor& from, const Tensor& to, std::span<const int32_t> index) {
-  launch_on(from.device(),
-            PickRowsArgs{.from = from.raw(),
-                         .to = to.raw(),
-                         .index = index.data(),
-                         .rows = from.rows(),
-                         .row_bytes = static_cast<int64_t>(size_of(from.dtype())) * from.cols(),
-                         .spread = true});
+// rows[i] = x[index[i]]
+Tensor pick_rows(const Tensor& x, const Tensor& index) {
+  Tensor rows = Tensor::empty({index.numel(), x.cols()}, x.dtype(), x.device());
+  launch_on(x.device(), GatherRowsArgs{.in = x.raw(),
+                                       .from = index.data<int32_t>(),
+                                       .out = rows.raw(),
+                                       .rows = rows.rows(),
+                                       .row_bytes = row_bytes(x)});
+  return rows;
 }
 
-// Rows that count, and their targets.
-struct ValidRows {
-  std::vector<int32_t> index, targets;
-};
+// x[index[i]] = rows[i]
+void spread_rows(const Tensor& rows, const Tensor& x, const Tensor& index) {
+  launch_on(x.device(), ScatterRowsArgs{.in = rows.raw(),
+                                        .to = index.data<int32_t>(),
+                                        .out = x.raw(),
+                                        .rows = rows.rows(),
+                                        .row_bytes = row_bytes(x)});
+}
 
-ValidRows valid_rows(const Tensor& x, const Tensor& w, const Tensor& targets) {
+void check_sizes(const Tensor& x, const Tensor& w, const LossTargets& targets) {
   check(w.shape().rank() == 2 && x.cols() == w.dim(1),
         "linear_cross_entropy: x has {} columns, the weight is {}", x.cols(), w.shape());
-  check(targets.numel() == x.rows(), "linear_cross_entropy: {} targets for {} rows",
-        targets.numel(), x.rows());
-  ValidRows valid;
-  valid.index.reserve(static_cast<size_t>(x.rows()));
-  valid.targets.reserve(static_cast<size_t>(x.rows()));
-  const int32_t* target = targets.data<int32_t>();
-  for (int64_t r = 0; r < x.rows(); ++r) {
-    if (target[r] == -1) continue;
-    check(target[r] >= 0 && target[r] < w.dim(0),
-          "linear_cross_entropy: target {} of row {} is outside the vocabulary of {}", target[r], r,
-          w.dim(0));
-    valid.index.push_back(static_cast<int32_t>(r));
-    valid.targets.push_back(target[r]);
-  }
-  return valid;
+  check(targets.rows == x.rows(), "linear_cross_entropy: {} targets for {} rows", targets.rows,
+        x.rows());
 }
 
 }  // namespace
+
+LossTargets loss_targets(std::span<const int32_t> targets, int64_t vocabulary, Device device) {
+  std::vector<int32_t> valid, rows;
+  valid.reserve(targets.size());
+  rows.reserve(targets.size());
+  for (size_t r = 0; r < targets.size(); ++r) {
+    if (targets[r] == -1) continue;
+    check(targets[r] >= 0 && targets[r] < vocabulary,
+          "linear_cross_entropy: target {} of row {} is outside the vocabulary of {}", targets[r],
+          r, vocabulary);
+    valid.push_back(targets[r]);
+    rows.push_back(static_cast<int32_t>(r));
+  }
+  auto upload = [&](const std::vector<int32_t>& numbers) {
+    return Tensor::from(std::span<const int32_t>(numbers), {static_cast<int64_t>(numbers.size())},
+                        device);
+  };
+  return {.target = upload(valid),
+          .row = valid.size() == targets.size() ? Tensor() : upload(rows),
+          .rows = static_cast<int64_t>(targets.size())};
+}
 
 int64_t logits_bytes(int64_t rows, int64_t vocabulary, DType type) {
   return rows_per_chunk(rows, vocabulary, type) * padded(vocabulary) *
          static_cast<int64_t>(size_of(type));
 }
 
-CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const Tensor& targets,
+CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const LossTargets& targets,
                                   double scale) {
   Tensor x = x_any.reshape({x_any.rows(), x_any.cols()});
-  ValidRows valid = valid_rows(x, w, targets);
-  auto count = static_cast<int64_t>(valid.index.size());
-  bool all = count == x.rows();
+  check_sizes(x, w, targets);
+  int64_t count = targets.valid();
+  bool all = !targets.row;
   bool recording = tape_needs({&x, &w});
   Tensor dx = recording && x.requires_grad() ? empty_like(x.detach()) : Tensor();
   if (dx && !all) dx.fill(0);
@@ -189,33 +194,40 @@ CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const Te
 
   Chunks chunks(x, w, scale, recording);
   int64_t step = chunks.rows_of(count);
-  std::vector<double> losses(static_cast<size_t>(count));
+  Tensor losses = Tensor::empty({count}, DType::f64, x.device());
   for (int64_t begin = 0; begin < count; begin += step) {
     int64_t end = std::min(begin + step, count);
-    auto index = std::span(valid.index)
-                     .subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    Tensor index = all ? Tensor() : targets.row.slice(begin, end);
     Tensor rows = all ? x.slice(begin, end).detach() : pick_rows(x, index);
     Tensor drows;
     if (dx) drows = all ? dx.slice(begin, end) : empty_like(rows);
-    chunks.run(rows, valid.targets.data() + begin, losses.data() + begin, drows, dw);
+    chunks.run(rows, targets.target.slice(begin, end), losses.slice(begin, end), drows, dw);
     dw.accumulate = true;
     if (dx && !all) spread_rows(drows, dx, index);
   }
-  CrossEntropy result;
-  result.sum = std::accumulate(losses.begin(), losses.end(), 0.0);
-  result.valid = count;
-  result.loss =
-      Tensor::full({1}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, scale * result.sum);
+  DType type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  CrossEntropy result{.loss = Tensor::empty({1}, type, x.device()),
+                      .sum = Tensor::empty({1}, DType::f64, x.device()),
+                      .valid = count};
+  launch_on(x.device(), LossSumArgs{.losses = losses.data<double>(),
+                                    .n = count,
+                                    .scale = scale,
+                                    .sum = result.sum.data<double>(),
+                                    .loss = result.loss.raw(),
+                                    .loss_type = type});
   if (!recording) return result;
+  // The gradients above hold for an upstream gradient of 1 only. Whether it is one is asked of the
+  // slot: its number may be on a device.
+  auto upstream = std::make_shared<std::weak_ptr<GradSlot>>();
   result.loss =
-      record("linear_cross_entropy", result.loss, [dx, to = Gradient(x)](const Tensor& upstream) {
-        double seed = upstream.to_doubles()[0];
-        check(seed == 1.0,
+      record("linear_cross_entropy", result.loss, [dx, to = Gradient(x), upstream](const Tensor&) {
+        auto slot = upstream->lock();
+        check(slot && slot->seed() == 1.0,
               "linear_cross_entropy: backward must start at the loss with "
-              "gradient 1, not {}; put factors into `scale`",
-              seed);
+              "gradient 1; put factors into `scale`");
         if (dx) to.add(dx);
       });
+  *upstream = result.loss.slot();
   return result;
 }
 

@@ -1,25 +1,39 @@
 // The output layer and its loss in one op: logits of all tokens never exist at once.
 #pragma once
 
+#include <span>
+
 #include "core/autograd/tape.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
 
-struct CrossEntropy {
-  Tensor loss;        // [1] f32 (f64 in f64 mode): scale * sum
-  double sum = 0;     // of -log p(target) over the valid tokens
-  int64_t valid = 0;  // tokens whose target isn't -1
+// The rows that count for a loss, and what each should have been.
+struct LossTargets {
+  Tensor target;     // i32 [valid], in [0, vocabulary)
+  Tensor row;        // i32 [valid], rising; empty when all rows count
+  int64_t rows = 0;  // also those that don't count
+  int64_t valid() const { return target.numel(); }
 };
 
-// x [n, D], w [V, D], targets i32 [n] in [0, V), or -1 for a token that doesn't count. While a tape
+// targets [rows] of the host in [0, vocabulary), or -1 for a row that doesn't count. Throws Error
+// naming the target and its row otherwise.
+LossTargets loss_targets(std::span<const int32_t> targets, int64_t vocabulary, Device device = {});
+
+struct CrossEntropy {
+  Tensor loss;        // [1] f32 (f64 in f64 mode): scale * sum
+  Tensor sum;         // f64 [1], of -log p(target) over the valid rows
+  int64_t valid = 0;  // rows
+};
+
+// x [n, D], w [V, D]. While a tape
 // records, the gradients are computed at once, chunk by chunk of tokens, so forward costs what
 // forward and backward cost together and the gradient of w has its contribution before backward
-// runs; backward only hands over that of x, and checks that the loss is the root (upstream
-// gradient 1). The products of the gradients count for the phase backward all the same. Throws
-// Error on a target outside [-1, V).
-CrossEntropy linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& targets,
+// runs; backward only hands over that of x, and checks that the loss is a root of the
+// backward pass with gradient 1. The products of the gradients count for the phase backward all the
+// same. Throws Error when sizes don't match.
+CrossEntropy linear_cross_entropy(const Tensor& x, const Tensor& w, const LossTargets& targets,
                                   double scale);
 
 // Bytes of logits of `type` that linear_cross_entropy holds at a time for `rows` rows of x.
@@ -32,6 +46,7 @@ Tensor logits(const Tensor& x, const Tensor& w);
 // gradient wanted, scale * (softmax(z) - one_hot(target)) is written over the logits: row r begins
 // where row r of z begins, whatever its type.
 struct CrossEntropyArgs {
+  static constexpr std::string_view kKernel = "cross_entropy";
   void* z = nullptr;                 // [rows, vocabulary]
   int64_t ld = 0;                    // elements of z between rows
   const int32_t* targets = nullptr;  // [rows], all in [0, vocabulary)
@@ -44,15 +59,17 @@ struct CrossEntropyArgs {
 void launch(CpuStream&, const CrossEntropyArgs&);
 void launch(CudaStream&, const CrossEntropyArgs&);
 
-// to[r] = from[index[r]], or to[index[r]] = from[r]: rows of a matrix compacted and spread again.
-struct PickRowsArgs {
-  const void* from = nullptr;
-  void* to = nullptr;
-  const int32_t* index = nullptr;  // [rows], distinct
-  int64_t rows = 0, row_bytes = 0;
-  bool spread = false;
+// sum = losses[0] + losses[1] + .., in order; loss = scale * sum.
+struct LossSumArgs {
+  static constexpr std::string_view kKernel = "loss_sum";
+  const double* losses = nullptr;  // [n]
+  int64_t n = 0;
+  double scale = 1.0;
+  double* sum = nullptr;  // [1]
+  void* loss = nullptr;   // [1]
+  DType loss_type = DType::f32;
 };
-void launch(CpuStream&, const PickRowsArgs&);
-void launch(CudaStream&, const PickRowsArgs&);
+void launch(CpuStream&, const LossSumArgs&);
+void launch(CudaStream&, const LossSumArgs&);
 
 }  // namespace adagate

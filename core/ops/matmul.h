@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/autograd/tape.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -11,6 +11,7 @@ namespace adagate {
 // its flag is set (A is stored [k, m] then). Products are summed in f32, in f64 if C is f64. Types
 // may be mixed freely; f32, f64 and bf16 x bf16 run without conversions.
 struct MatmulArgs {
+  static constexpr std::string_view kKernel = "matmul";
   const void* a = nullptr;
   const void* b = nullptr;
   void* c = nullptr;

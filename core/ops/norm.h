@@ -1,7 +1,7 @@
 // Normalisation over the last dimension.
 #pragma once
 
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -16,6 +16,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& gamma, double epsilon);
 
 // RMS form: mean and beta are null. `C` below is Compute<dtype>.
 struct NormArgs {
+  static constexpr std::string_view kKernel = "norm";
   const void* x;      // [rows, cols]
   const void* gamma;  // C [cols]
   const void* beta;   // C [cols] or null
@@ -28,6 +29,7 @@ struct NormArgs {
 };
 
 struct NormBackwardArgs {
+  static constexpr std::string_view kKernel = "norm_backward";
   const void* x;      // what was normalised [rows, cols]
   const void* dy;     // [rows, cols]
   const void* gamma;  // C [cols]

@@ -13,14 +13,17 @@ GatherRowsArgs gather_args(const Tensor& in, const Tensor& from, const Tensor& o
 
 }  // namespace
 
-ExpertOrder sort_by_expert(const Tensor& row_start, const Tensor& expert, int64_t experts) {
-  ExpertOrder order{.offsets = std::vector<int64_t>(static_cast<size_t>(experts + 1)),
-                    .row_start = row_start,
+ExpertOrder sort_by_expert(const Selection& selection) {
+  const Tensor& expert = selection.expert;
+  auto experts = static_cast<int64_t>(selection.host_counts.size());
+  ExpertOrder order{.offsets = {Tensor::empty({experts + 1}, DType::i64, expert.device()),
+                                offsets_of(selection.host_counts)},
+                    .row_start = selection.row_start,
                     .row = Tensor::empty({expert.numel()}, DType::i32, expert.device()),
                     .token = Tensor::empty({expert.numel()}, DType::i32, expert.device())};
-  launch_on(expert.device(), SortByExpertArgs{.row_start = row_start.data<int32_t>(),
+  launch_on(expert.device(), SortByExpertArgs{.row_start = order.row_start.data<int32_t>(),
                                               .expert = expert.data<int32_t>(),
-                                              .offsets = order.offsets.data(),
+                                              .offsets = order.offsets.device.data<int64_t>(),
                                               .row = order.row.data<int32_t>(),
                                               .token = order.token.data<int32_t>(),
                                               .tokens = order.tokens(),

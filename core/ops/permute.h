@@ -3,27 +3,26 @@
 // depends on timing and no atomics are needed.
 #pragma once
 
-#include <vector>
-
 #include "core/autograd/tape.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
+#include "core/ops/group_offsets.h"
+#include "core/ops/routing.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
 
 // Assignments sorted by expert, stably: inside an expert by token.
 struct ExpertOrder {
-  std::vector<int64_t> offsets;  // [experts + 1] rows of each expert
-  Tensor row_start;              // i32 [tokens + 1], as in the selection
-  Tensor row;                    // i32 [assignments] assignment -> its sorted row
-  Tensor token;                  // i32 [assignments] sorted row -> its token
+  GroupOffsets offsets;  // rows of each expert
+  Tensor row_start;      // i32 [tokens + 1], as in the selection
+  Tensor row;            // i32 [assignments] assignment -> its sorted row
+  Tensor token;          // i32 [assignments] sorted row -> its token
 
   int64_t tokens() const { return row_start.numel() - 1; }
   int64_t assignments() const { return row.numel(); }
 };
 
-// row_start i32 [tokens + 1], expert i32 [assignments] (see core/ops/routing.h).
-ExpertOrder sort_by_expert(const Tensor& row_start, const Tensor& expert, int64_t experts);
+ExpertOrder sort_by_expert(const Selection& selection);
 
 // x [tokens, width] -> [assignments, width]: each token's row once per expert it takes, sorted.
 Tensor gather_rows(const Tensor& x, const ExpertOrder& order);
@@ -37,9 +36,10 @@ Tensor combine_rows(const Tensor& rows, const Tensor& weight, const ExpertOrder&
 Tensor permute_rows(const Tensor& x, const Tensor& from, const Tensor& to);
 
 struct SortByExpertArgs {
+  static constexpr std::string_view kKernel = "sort_by_expert";
   const int32_t* row_start = nullptr;
   const int32_t* expert = nullptr;
-  int64_t* offsets = nullptr;  // host [experts + 1]
+  int64_t* offsets = nullptr;  // [experts + 1]
   int32_t* row = nullptr;
   int32_t* token = nullptr;
   int64_t tokens = 0, experts = 0;
@@ -47,8 +47,9 @@ struct SortByExpertArgs {
 void launch(CpuStream&, const SortByExpertArgs&);
 void launch(CudaStream&, const SortByExpertArgs&);
 
-// out[i] = in[from[i]], rows of row_bytes.
+// out[i] = in[from[i]], rows of row_bytes; all rows of `in`, or some of them.
 struct GatherRowsArgs {
+  static constexpr std::string_view kKernel = "gather_rows";
   const void* in = nullptr;
   const int32_t* from = nullptr;
   void* out = nullptr;
@@ -57,8 +58,20 @@ struct GatherRowsArgs {
 void launch(CpuStream&, const GatherRowsArgs&);
 void launch(CudaStream&, const GatherRowsArgs&);
 
+// out[to[i]] = in[i], rows of row_bytes; `to` without repeats.
+struct ScatterRowsArgs {
+  static constexpr std::string_view kKernel = "scatter_rows";
+  const void* in = nullptr;
+  const int32_t* to = nullptr;
+  void* out = nullptr;
+  int64_t rows = 0, row_bytes = 0;
+};
+void launch(CpuStream&, const ScatterRowsArgs&);
+void launch(CudaStream&, const ScatterRowsArgs&);
+
 // out_t (+)= sum over i in [row_start[t], row_start[t + 1]) of weight[i] * rows[row[i]].
 struct SumRowsArgs {
+  static constexpr std::string_view kKernel = "sum_rows";
   const void* rows = nullptr;
   const void* weight = nullptr;  // f32 (f64); null: 1
   const int32_t* row_start = nullptr;
@@ -73,6 +86,7 @@ void launch(CudaStream&, const SumRowsArgs&);
 
 // drows[row[i]] (+)= weight[i] dy_t and dweight[i] (+)= <dy_t, rows[row[i]]>; null: left out.
 struct CombineBackwardArgs {
+  static constexpr std::string_view kKernel = "combine_backward";
   const void* dy = nullptr;
   const void* rows = nullptr;
   const void* weight = nullptr;

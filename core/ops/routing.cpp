@@ -1,6 +1,7 @@
 #include "core/ops/routing.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace adagate {
 namespace {
@@ -28,25 +29,28 @@ struct SavedRouting {
 void SavedRouting::backward(const Tensor& dy) const {
   RoutingLossGradient loss = losses ? losses() : RoutingLossGradient{};
   if (!dy && loss.none()) return;
+  Tensor of_probability;
+  if (!loss.probability.empty()) {
+    of_probability = Tensor::from(std::span<const double>(loss.probability), {probabilities.dim(1)},
+                                  DType::f64, x.device());
+  }
   int64_t tokens = probabilities.dim(0), experts = probabilities.dim(1);
   int64_t stride = (experts + kGateExpertTile - 1) / kGateExpertTile * kGateExpertTile;
   Tensor dlogits = Tensor::empty({tokens, stride}, probabilities.dtype(), x.device());
-  launch_on(x.device(),
-            RoutingBackwardArgs{.probabilities = probabilities.raw(),
-                                .log_sum_exp = log_sum_exp.raw(),
-                                .row_start = row_start.data<int32_t>(),
-                                .expert = expert.data<int32_t>(),
-                                .dweight = dy.raw(),
-                                .mask = mask_of(mask, tokens),
-                                .probability_gradient =
-                                    loss.probability.empty() ? nullptr : loss.probability.data(),
-                                .lse_squared_gradient = loss.log_sum_exp_squared,
-                                .dlogits = dlogits.raw(),
-                                .tokens = tokens,
-                                .experts = experts,
-                                .stride = stride,
-                                .renormalize = renormalize,
-                                .type = probabilities.dtype()});
+  launch_on(x.device(), RoutingBackwardArgs{.probabilities = probabilities.raw(),
+                                            .log_sum_exp = log_sum_exp.raw(),
+                                            .row_start = row_start.data<int32_t>(),
+                                            .expert = expert.data<int32_t>(),
+                                            .dweight = dy.raw(),
+                                            .mask = mask_of(mask, tokens),
+                                            .probability_gradient = of_probability.data<double>(),
+                                            .lse_squared_gradient = loss.log_sum_exp_squared,
+                                            .dlogits = dlogits.raw(),
+                                            .tokens = tokens,
+                                            .experts = experts,
+                                            .stride = stride,
+                                            .renormalize = renormalize,
+                                            .type = probabilities.dtype()});
   auto to_x = dx.destination();
   auto to_weight = dweight.destination();
   launch_on(x.device(), GateProductBackwardArgs{.x = x.raw(),
@@ -90,6 +94,19 @@ GateScores gate_scores(const Tensor& x, const Tensor& weight) {
   return scores;
 }
 
+Selection make_selection(std::span<const int32_t> row_start, std::span<const int32_t> expert,
+                         int64_t experts, Device device) {
+  std::vector<int64_t> counts(static_cast<size_t>(experts));
+  for (int32_t e : expert) {
+    check(e >= 0 && e < experts, "routing: expert {} of {}", e, experts);
+    ++counts[static_cast<size_t>(e)];
+  }
+  return {.row_start = Tensor::from(row_start, {static_cast<int64_t>(row_start.size())}, device),
+          .expert = Tensor::from(expert, {static_cast<int64_t>(expert.size())}, device),
+          .counts = Tensor::from(std::span<const int64_t>(counts), {experts}, device),
+          .host_counts = counts};
+}
+
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
                          const Tensor& row_ids, const Tensor& bias) {
   int64_t tokens = scores.probabilities.dim(0), experts = scores.probabilities.dim(1);
@@ -103,18 +120,24 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
         bias.numel(), experts);
   Device device = scores.probabilities.device();
   Tensor chosen = Tensor::empty({tokens, rule.k_max}, DType::i32, device);
-  Selection selection{Tensor::empty({tokens + 1}, DType::i32, device), {}};
+  Selection selection{.row_start = Tensor::empty({tokens + 1}, DType::i32, device),
+                      .expert = {},
+                      .counts = Tensor::empty({experts}, DType::i64, device),
+                      .host_counts = {}};
   launch_on(device, SelectExpertsArgs{.probabilities = scores.probabilities.raw(),
                                       .bias = bias ? bias.data<float>() : nullptr,
                                       .mask = mask_of(mask, tokens),
                                       .row_ids = random ? row_ids.data<int64_t>() : nullptr,
                                       .chosen = chosen.data<int32_t>(),
                                       .row_start = selection.row_start.data<int32_t>(),
+                                      .counts = selection.counts.data<int64_t>(),
                                       .tokens = tokens,
                                       .experts = experts,
                                       .rule = rule,
                                       .type = scores.probabilities.dtype()});
-  int64_t assignments = selection.row_start.data<int32_t>()[tokens];
+  selection.host_counts = selection.counts.to_host<int64_t>();
+  auto assignments =
+      std::accumulate(selection.host_counts.begin(), selection.host_counts.end(), int64_t{0});
   selection.expert = Tensor::empty({assignments}, DType::i32, device);
   launch_on(device, CompactSelectionArgs{.chosen = chosen.data<int32_t>(),
                                          .row_start = selection.row_start.data<int32_t>(),
@@ -158,37 +181,48 @@ Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& 
   return y;
 }
 
-RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
-                         bool pair_normalized) {
+int64_t routing_sums_size(int64_t experts) {
+  constexpr int64_t kScalars = 3;
+  return 4 * experts + 1 + kGapBins + kScalars;
+}
+
+Tensor routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
+                    bool pair_normalized) {
   int64_t tokens = tokens_of(selection), experts = scores.probabilities.dim(1);
+  Device device = scores.probabilities.device();
+  Tensor sums = Tensor::empty({routing_sums_size(experts)}, DType::f64, device);
+  launch_on(device, RoutingSumsArgs{.probabilities = scores.probabilities.raw(),
+                                    .log_sum_exp = scores.log_sum_exp.raw(),
+                                    .entropy = scores.entropy.raw(),
+                                    .row_start = selection.row_start.data<int32_t>(),
+                                    .expert = selection.expert.data<int32_t>(),
+                                    .mask = mask_of(mask, tokens),
+                                    .sums = sums.data<double>(),
+                                    .tokens = tokens,
+                                    .experts = experts,
+                                    .pair_normalized = pair_normalized,
+                                    .type = scores.probabilities.dtype()});
+  return sums;
+}
+
+RoutingSums unpack_routing_sums(std::span<const double> sums, int64_t experts) {
   auto e = static_cast<size_t>(experts);
-  constexpr auto bins = static_cast<size_t>(kGapBins);
-  const size_t gap = 4 * e + 1, scalars = gap + bins;
-  std::vector<double> flat(scalars + 3);
-  launch_on(scores.probabilities.device(),
-            RoutingSumsArgs{.probabilities = scores.probabilities.raw(),
-                            .log_sum_exp = scores.log_sum_exp.raw(),
-                            .entropy = scores.entropy.raw(),
-                            .row_start = selection.row_start.data<int32_t>(),
-                            .expert = selection.expert.data<int32_t>(),
-                            .mask = mask_of(mask, tokens),
-                            .sums = flat.data(),
-                            .tokens = tokens,
-                            .experts = experts,
-                            .pair_normalized = pair_normalized,
-                            .type = scores.probabilities.dtype()});
-  auto part = [&](size_t begin, size_t size) {
-    auto from = flat.begin() + static_cast<std::ptrdiff_t>(begin);
-    return std::vector<double>(from, from + static_cast<std::ptrdiff_t>(size));
+  check(static_cast<int64_t>(sums.size()) == routing_sums_size(experts),
+        "routing sums: {} numbers for {} experts", sums.size(), experts);
+  auto take = [&](size_t size) {
+    std::vector<double> part(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(size));
+    sums = sums.subspan(size);
+    return part;
   };
-  return {.single = part(0, e),
-          .assigned = part(e, e),
-          .probability = part(2 * e, e),
-          .by_count = part(3 * e, e + 1),
-          .gap = part(gap, bins),
-          .tokens = flat[scalars],
-          .entropy = flat[scalars + 1],
-          .log_sum_exp_squared = flat[scalars + 2]};
+  RoutingSums all{.single = take(e),
+                  .assigned = take(e),
+                  .probability = take(e),
+                  .by_count = take(e + 1),
+                  .gap = take(static_cast<size_t>(kGapBins))};
+  all.tokens = sums[0];
+  all.entropy = sums[1];
+  all.log_sum_exp_squared = sums[2];
+  return all;
 }
 
 }  // namespace adagate

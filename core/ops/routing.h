@@ -9,11 +9,12 @@
 
 #include <array>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "core/autograd/tape.h"
 #include "core/base/rng.h"
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -44,10 +45,19 @@ struct SelectionRule {
 struct Selection {
   Tensor row_start;  // i32 [tokens + 1]
   Tensor expert;     // i32 [assignments], a token's most probable expert first
+  // Assignments of each expert, on the device and for the host: buffers are as long as there are
+  // assignments, and messages between ranks need their lengths.
+  Tensor counts;  // i64 [experts]
+  std::vector<int64_t> host_counts;
 };
 
+// For choices made on the host: copies them to the device, with their counts.
+Selection make_selection(std::span<const int32_t> row_start, std::span<const int32_t> expert,
+                         int64_t experts, Device device = {});
+
 // mask u8 [tokens] or empty; row_ids i64 [tokens], needed by random_second only. bias f32 [experts]
-// or empty: the choice is made by probability + bias, which no weight and no sum sees.
+// or empty: the choice is made by probability + bias, which no weight and no sum sees. The host
+// reads the counts: the only read of an MoE layer.
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
                          const Tensor& row_ids, const Tensor& bias = {});
 
@@ -84,12 +94,16 @@ struct RoutingSums {
   double log_sum_exp_squared = 0;
 };
 // pair_normalized: the gap is (R_1 - R_2) / (R_1 + R_2), as in SelectionRule.
-RoutingSums routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
-                         bool pair_normalized = false);
+Tensor routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
+                    bool pair_normalized = false);  // f64 [routing_sums_size(experts)]
+int64_t routing_sums_size(int64_t experts);
+// From the host's copy of what routing_sums() returns.
+RoutingSums unpack_routing_sums(std::span<const double> sums, int64_t experts);
 
 // Kernels. `type` is that of the gate (f32 or f64).
 
 struct GateScoresArgs {
+  static constexpr std::string_view kKernel = "gate_scores";
   const void* x = nullptr;       // [tokens, width] of x_type
   const void* weight = nullptr;  // [width, experts] of type
   void* probabilities = nullptr;
@@ -101,14 +115,16 @@ struct GateScoresArgs {
 void launch(CpuStream&, const GateScoresArgs&);
 void launch(CudaStream&, const GateScoresArgs&);
 
-// chosen [tokens, rule.k_max] by falling probability; row_start from the counts.
+// chosen [tokens, rule.k_max] by falling probability; row_start and counts follow from it.
 struct SelectExpertsArgs {
+  static constexpr std::string_view kKernel = "select_experts";
   const void* probabilities = nullptr;
   const float* bias = nullptr;  // [experts], added to each token's probabilities; null: none
   const uint8_t* mask = nullptr;
   const int64_t* row_ids = nullptr;
   int32_t* chosen = nullptr;
   int32_t* row_start = nullptr;  // [tokens + 1]
+  int64_t* counts = nullptr;     // [experts]
   int64_t tokens = 0, experts = 0;
   SelectionRule rule;
   DType type = DType::f32;
@@ -118,6 +134,7 @@ void launch(CudaStream&, const SelectExpertsArgs&);
 
 // expert[row_start[t] + i] = chosen[t, i]
 struct CompactSelectionArgs {
+  static constexpr std::string_view kKernel = "compact_selection";
   const int32_t* chosen = nullptr;
   const int32_t* row_start = nullptr;
   int32_t* expert = nullptr;
@@ -127,6 +144,7 @@ void launch(CpuStream&, const CompactSelectionArgs&);
 void launch(CudaStream&, const CompactSelectionArgs&);
 
 struct RoutingWeightsArgs {
+  static constexpr std::string_view kKernel = "routing_weights";
   const void* probabilities = nullptr;
   const int32_t* row_start = nullptr;
   const int32_t* expert = nullptr;
@@ -141,6 +159,7 @@ void launch(CudaStream&, const RoutingWeightsArgs&);
 // dlogits [tokens, stride] = J_softmax^T (dp of the weights + probability_gradient)
 //                            + 2 lse p * lse_squared_gradient; zero for padding and beyond experts.
 struct RoutingBackwardArgs {
+  static constexpr std::string_view kKernel = "routing_backward";
   const void* probabilities = nullptr;
   const void* log_sum_exp = nullptr;
   const int32_t* row_start = nullptr;
@@ -160,6 +179,7 @@ void launch(CudaStream&, const RoutingBackwardArgs&);
 // dx (+)= dlogits W^T and dW (+)= x^T dlogits; a null destination is left out. The type of dx is
 // that of x.
 struct GateProductBackwardArgs {
+  static constexpr std::string_view kKernel = "gate_product_backward";
   const void* x = nullptr;
   const void* weight = nullptr;
   const void* dlogits = nullptr;  // [tokens, stride], zero beyond experts
@@ -174,13 +194,14 @@ void launch(CudaStream&, const GateProductBackwardArgs&);
 constexpr int64_t kGateExpertTile = 8;  // stride is a multiple of it
 
 struct RoutingSumsArgs {
+  static constexpr std::string_view kKernel = "routing_sums";
   const void* probabilities = nullptr;
   const void* log_sum_exp = nullptr;
   const void* entropy = nullptr;
   const int32_t* row_start = nullptr;
   const int32_t* expert = nullptr;
   const uint8_t* mask = nullptr;
-  double* sums = nullptr;  // host: single, assigned, probability, by_count, gap, the three scalars
+  double* sums = nullptr;  // single, assigned, probability, by_count, gap, the three scalars
   int64_t tokens = 0, experts = 0;
   bool pair_normalized = false;
   DType type = DType::f32;

@@ -5,7 +5,7 @@
 
 namespace adagate {
 
-// Element types may differ (an f32 gradient of a bf16 tensor). CPU.
+// Element types may differ (an f32 gradient of a bf16 tensor).
 void accumulate_into(const Tensor& to, const Tensor& value);
 
 }  // namespace adagate

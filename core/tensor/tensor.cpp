@@ -1,7 +1,7 @@
 #include "core/tensor/tensor.h"
 
-#include <algorithm>
-#include <cstring>
+#include "core/device/copy.h"
+#include "core/tensor/tensor_kernels.h"
 
 namespace adagate {
 
@@ -13,40 +13,18 @@ std::string Shape::str() const {
 
 namespace {
 
-template <class To, class From>
-void convert(To* to, const From* from, int64_t n) {
-#pragma omp parallel for simd schedule(static) if (n > (1 << 16))
-  for (int64_t i = 0; i < n; ++i) {
-    if constexpr (std::is_same_v<To, bfloat16>) {
-      to[i] = bfloat16(static_cast<float>(from[i]));
-    } else if constexpr (std::is_same_v<From, bfloat16>) {
-      to[i] = static_cast<To>(static_cast<float>(from[i]));
-    } else {
-      to[i] = static_cast<To>(from[i]);
-    }
-  }
-}
-
-template <class F>
-decltype(auto) visit_any(DType t, F&& f) {
-  switch (t) {
-    case DType::i32:
-      return f(int32_t{});
-    case DType::i64:
-      return f(int64_t{});
-    case DType::u8:
-      return f(uint8_t{});
-    default:
-      return visit_floating(t, f);
-  }
-}
-
 template <class T>
-Tensor from_values(std::span<const T> values, const Shape& shape, DType dtype) {
+Tensor from_values(std::span<const T> values, const Shape& shape, DType dtype, Device device) {
   check(static_cast<int64_t>(values.size()) == shape.numel(), "{} values for a tensor of shape {}",
         values.size(), shape);
-  Tensor t = Tensor::empty(shape, dtype);
-  visit_any(dtype, [&](auto to) { convert(t.data<decltype(to)>(), values.data(), shape.numel()); });
+  Tensor t = Tensor::empty(shape, dtype, device);
+  if (dtype == dtype_of<T>()) {
+    copy_from_host(t.raw(), values.data(), t.bytes(), device);
+    return t;
+  }
+  Tensor same = Tensor::empty(shape, dtype_of<T>(), device);
+  copy_from_host(same.raw(), values.data(), same.bytes(), device);
+  t.copy_from(same);
   return t;
 }
 
@@ -66,23 +44,28 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   return t;
 }
 
-Tensor Tensor::full(const Shape& shape, DType dtype, double value) {
-  Tensor t = empty(shape, dtype);
+Tensor Tensor::full(const Shape& shape, DType dtype, double value, Device device) {
+  Tensor t = empty(shape, dtype, device);
   t.fill(value);
   return t;
 }
 
-Tensor Tensor::from(std::span<const float> values, const Shape& shape, DType dtype) {
-  return from_values(values, shape, dtype);
+Tensor Tensor::from(std::span<const float> values, const Shape& shape, DType dtype, Device device) {
+  return from_values(values, shape, dtype, device);
 }
-Tensor Tensor::from(std::span<const double> values, const Shape& shape, DType dtype) {
-  return from_values(values, shape, dtype);
+Tensor Tensor::from(std::span<const double> values, const Shape& shape, DType dtype,
+                    Device device) {
+  return from_values(values, shape, dtype, device);
 }
-Tensor Tensor::from(std::span<const int32_t> values, const Shape& shape) {
-  return from_values(values, shape, DType::i32);
+Tensor Tensor::from(std::span<const int32_t> values, const Shape& shape, Device device) {
+  return from_values(values, shape, DType::i32, device);
 }
-Tensor Tensor::from(std::span<const int64_t> values, const Shape& shape) {
-  return from_values(values, shape, DType::i64);
+Tensor Tensor::from(std::span<const int64_t> values, const Shape& shape, Device device) {
+  return from_values(values, shape, DType::i64, device);
+}
+
+Tensor Tensor::from(std::span<const uint8_t> values, const Shape& shape, Device device) {
+  return from_values(values, shape, DType::u8, device);
 }
 
 Tensor Tensor::from_storage(std::shared_ptr<Storage> storage, size_t byte_offset,
@@ -123,7 +106,7 @@ Tensor Tensor::detach() const {
 
 Tensor Tensor::clone() const {
   Tensor t = empty_like(*this);
-  if (bytes()) std::memcpy(t.raw(), raw(), bytes());
+  t.copy_from(*this);
   return t;
 }
 
@@ -134,39 +117,42 @@ Tensor Tensor::to(DType dtype) const {
   return t;
 }
 
+Tensor Tensor::to(Device device) const {
+  if (device == this->device()) return *this;
+  Tensor t = empty(shape_, dtype_, device);
+  t.copy_from(*this);
+  return t;
+}
+
 void Tensor::copy_from(const Tensor& source) const {
   check(source.numel() == numel(), "copy of {} into {}", source.shape(), shape_);
-  if (source.dtype_ == dtype_) {
-    if (bytes()) std::memcpy(raw(), source.raw(), bytes());
+  if (source.device() != device()) {
+    Tensor same = source.to(dtype_);
+    copy_between(raw(), device(), same.raw(), same.device(), bytes());
     return;
   }
-  visit_any(dtype_, [&](auto to) {
-    visit_any(source.dtype_, [&](auto from) {
-      convert(static_cast<decltype(to)*>(raw()), static_cast<const decltype(from)*>(source.raw()),
-              numel());
-    });
-  });
+  launch_on(device(), ConvertArgs{.to = raw(),
+                                  .from = source.raw(),
+                                  .n = numel(),
+                                  .to_type = dtype_,
+                                  .from_type = source.dtype_});
 }
 
 void Tensor::fill(double value) const {
-  if (value == 0) {
-    if (bytes()) std::memset(raw(), 0, bytes());
-    return;
-  }
-  visit_any(dtype_, [&](auto type) {
-    using T = decltype(type);
-    std::fill_n(static_cast<T*>(raw()), numel(), static_cast<T>(value));
-  });
+  launch_on(device(), FillArgs{.out = raw(), .n = numel(), .value = value, .type = dtype_});
+}
+
+void Tensor::read(void* to, DType expected) const {
+  check(dtype_ == expected, "tensor is {}, {} expected", name_of(dtype_), name_of(expected));
+  copy_to_host(to, raw(), bytes(), device());
 }
 
 std::vector<float> Tensor::to_floats() const {
-  Tensor t = to(DType::f32);
-  return {t.data<float>(), t.data<float>() + numel()};
+  return to(DType::f32).to_host<float>();
 }
 
 std::vector<double> Tensor::to_doubles() const {
-  Tensor t = to(DType::f64);
-  return {t.data<double>(), t.data<double>() + numel()};
+  return to(DType::f64).to_host<double>();
 }
 
 Tensor empty_like(const Tensor& x) {

@@ -22,12 +22,15 @@ class Tensor {
   // Contents undefined.
   static Tensor empty(const Shape& shape, DType dtype, Device device = {});
   static Tensor zeros(const Shape& shape, DType dtype, Device device = {});
-  static Tensor full(const Shape& shape, DType dtype, double value);
-  // Copies `values` (CPU), converting to `dtype`.
-  static Tensor from(std::span<const float> values, const Shape& shape, DType dtype = DType::f32);
-  static Tensor from(std::span<const double> values, const Shape& shape, DType dtype = DType::f64);
-  static Tensor from(std::span<const int32_t> values, const Shape& shape);
-  static Tensor from(std::span<const int64_t> values, const Shape& shape);
+  static Tensor full(const Shape& shape, DType dtype, double value, Device device = {});
+  // Copies `values`, which are the host's, converting to `dtype`.
+  static Tensor from(std::span<const float> values, const Shape& shape, DType dtype = DType::f32,
+                     Device device = {});
+  static Tensor from(std::span<const double> values, const Shape& shape, DType dtype = DType::f64,
+                     Device device = {});
+  static Tensor from(std::span<const int32_t> values, const Shape& shape, Device device = {});
+  static Tensor from(std::span<const int64_t> values, const Shape& shape, Device device = {});
+  static Tensor from(std::span<const uint8_t> values, const Shape& shape, Device device = {});
   static Tensor from_storage(std::shared_ptr<Storage> storage, size_t byte_offset,
                              const Shape& shape, DType dtype);
 
@@ -41,6 +44,8 @@ class Tensor {
   DType dtype() const { return dtype_; }
   Device device() const { return storage_ ? storage_->device() : Device{}; }
 
+  // Memory of the device: for a kernel's arguments. Only what lives on the CPU, and isn't written
+  // by a kernel that may run elsewhere, may be read through it.
   void* raw() const { return storage_ ? static_cast<char*>(storage_->data()) + offset_ : nullptr; }
   // Throws Error when T is not the element type.
   template <class T>
@@ -57,10 +62,19 @@ class Tensor {
   // The same data without its gradient slot.
   Tensor detach() const;
 
-  Tensor clone() const;          // own copy, not differentiable
-  Tensor to(DType dtype) const;  // converted copy (the same handle when nothing changes)
-  void copy_from(const Tensor& source) const;  // same numel; converts
+  Tensor clone() const;            // own copy, not differentiable
+  Tensor to(DType dtype) const;    // converted copy (the same handle when nothing changes)
+  Tensor to(Device device) const;  // copy elsewhere (the same handle when it lives there)
+  void copy_from(const Tensor& source) const;  // same numel; converts; from any device
   void fill(double value) const;
+  // Copies for the host, which waits for the device; counted (core/device/copy.h). The first throws
+  // Error when T is not the element type, the others convert.
+  template <class T>
+  std::vector<T> to_host() const {
+    std::vector<T> values(static_cast<size_t>(numel()));
+    read(values.data(), dtype_of<T>());
+    return values;
+  }
   std::vector<float> to_floats() const;
   std::vector<double> to_doubles() const;
 
@@ -73,6 +87,7 @@ class Tensor {
   void set_slot(std::shared_ptr<GradSlot> slot) { slot_ = std::move(slot); }
 
  private:
+  void read(void* to, DType expected) const;
   int64_t leading() const {
     int64_t n = 1;
     for (int i = 0; i + 1 < shape_.rank(); ++i) n *= shape_[i];

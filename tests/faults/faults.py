@@ -94,8 +94,8 @@ FAULTS = [
           "dx.add(exchange(dy, recv_rows, send_rows, *group));",
           "dx.add(exchange(dy, send_rows, recv_rows, *group));", "^moe"),
     Fault("dispatch: rows arrive in the order of the source's experts", "moe/dispatcher.cpp",
-          "to_sorted[sorted] = static_cast<int32_t>(r);",
-          "to_sorted[sorted] = static_cast<int32_t>(sorted);", "^moe"),
+          "to_sorted[static_cast<size_t>(sorted)] = static_cast<int32_t>(r);",
+          "to_sorted[static_cast<size_t>(sorted)] = static_cast<int32_t>(sorted);", "^moe"),
     Fault("dispatch: a rank whose rows got no gradient does not join", "moe/dispatcher.cpp",
           "/*always=*/true", "/*always=*/false", "^moe$"),
     Fault("combine: the last expert's weight is dropped in backward", "core/ops/cpu/permute.cpp",
@@ -118,7 +118,7 @@ FAULTS = [
           "first, key + n, static_cast<C>(kHidden)", "first, key + n - 1, static_cast<C>(kHidden)",
           "^core$"),
     Fault("cross-entropy: masked targets count", "core/ops/linear_cross_entropy.cpp",
-          "if (target[r] == -1) continue;", "if (target[r] < -1) continue;", "^core$"),
+          "if (targets[r] == -1) continue;", "if (targets[r] < -1) continue;", "^core$"),
     Fault("cross-entropy: each chunk overwrites the weight's gradient",
           "core/ops/linear_cross_entropy.cpp",
           "    dw.accumulate = true;\n", "", "^core$"),
@@ -367,7 +367,30 @@ FAULTS = [
           "max<C>(max_[j], max<C>(even, odd) * scale)", "max<C>(max_[j], even * scale)",
           "^core$"),
     Fault("rotary: tables of different bases are one", "core/ops/attention.cpp",
-          "tables[{base, head_dim, dtype}]", "tables[{0.0, head_dim, dtype}]", "^core$"),
+          "tables[{base, head_dim, dtype, device", "tables[{0.0, head_dim, dtype, device",
+          "^core$"),
+
+    # Memory that may be a device's.
+    Fault("device: the host reads a result", "core/ops/routing.cpp",
+          "selection.host_counts = selection.counts.to_host<int64_t>();",
+          "selection.host_counts.assign(selection.counts.data<int64_t>(), "
+          "selection.counts.data<int64_t>() + experts);", "^core$", sample=True),
+    Fault("device: a kernel writes to the host's stack", "core/ops/adamw_update.cpp",
+          """  sum_of_squares(x, result);
+  return result.to_host<double>()[0];""",
+          """  double number = 0;
+  launch_on(x.device(), SumOfSquaresArgs{x.raw(), &number, x.numel(), x.dtype()});
+  return number;""", "^core$"),
+    Fault("device: a kernel reads a vector that is gone", "core/ops/bias_activation.cpp",
+          ".offsets = offsets.data<int64_t>(),",
+          ".offsets = offsets ? std::vector<int64_t>(offsets.to_host<int64_t>()).data() : nullptr,",
+          "^core$"),
+    Fault("device: rows are spread before they are there", "core/ops/linear_cross_entropy.cpp",
+          "    if (dx && !all) spread_rows(drows, dx, index);\n",
+          "    if (dx && !all) spread_rows(empty_like(drows), dx, index);\n",
+          "^core$"),
+    Fault("device: a copy to the host is not counted", "core/device/copy.cpp",
+          "  ++t_stats.reads;\n", "", "^core$"),
 
     # Generation.
     Fault("generation: learned positions start anew with every token", "models/decoder.cpp",

@@ -78,12 +78,14 @@ class ReferenceRun {
       CrossEntropy entropy;
       {
         Recording on(tape);
-        entropy =
-            decoder_.loss(flat(parts[m].tokens), flat(parts[m].targets), scale, context, rows);
+        entropy = decoder_.loss(
+            flat(parts[m].tokens),
+            loss_targets(flat(parts[m].targets).to_host<int32_t>(), decoder_.config().vocabulary),
+            scale, context, rows);
       }
       routing_.end_forward(world);
       tape.backward(entropy.loss);
-      sum += entropy.sum;
+      sum += entropy.sum.to_host<double>()[0];
     }
     routing_.end(world);
     store_.zero_untouched_gradients();

@@ -46,8 +46,10 @@ double loss_of(const Options& options) {
   set_addresses(rows, std::vector<int64_t>{0, 1, 2});
   return decoder
              .loss(random_integers({kBatch * kSequence}, 1, 0, 11),
-                   random_integers({kBatch * kSequence}, 2, 0, 11), 1.0, context, rows)
-             .sum /
+                   loss_targets(random_integers({kBatch * kSequence}, 2, 0, 11).to_host<int32_t>(),
+                                11),
+                   1.0, context, rows)
+             .sum.to_host<double>()[0] /
          static_cast<double>(kBatch * kSequence);
 }
 

@@ -36,6 +36,13 @@ inline std::vector<int32_t> ints(const Tensor& x) {
   return {p, p + x.numel()};
 }
 
+inline RoutingSums sums_of(const GateScores& scores, const Selection& selection,
+                           const Tensor& mask = {}, bool pair_normalized = false) {
+  return unpack_routing_sums(
+      routing_sums(scores, selection, mask, pair_normalized).to_host<double>(),
+      scores.probabilities.dim(1));
+}
+
 // The experts of one token.
 inline std::vector<int32_t> experts_of(const Selection& s, int64_t token) {
   const int32_t* start = s.row_start.data<int32_t>() + token;

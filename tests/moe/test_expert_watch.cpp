@@ -1,6 +1,7 @@
 // Which loads of the experts are worth a warning, and when it is taken back.
 #include "moe/expert_watch.h"
 #include "tests/support/catch.h"
+#include "tests/support/packed_sums.h"
 
 namespace adagate::test {
 namespace {
@@ -17,7 +18,7 @@ RoutingStep step_of(const std::vector<double>& assigned, double tokens = 100) {
                    .probability = std::vector<double>(assigned.size()),
                    .by_count = std::vector<double>(assigned.size() + 1),
                    .tokens = tokens};
-  step.ledger().add(0, sums);
+  step.ledger().add(0, test::packed_sums(sums, experts));
   step.end(*make_self_communicator());
   return step;
 }

@@ -87,7 +87,7 @@ std::vector<bool> second_experts(const Draw& draw, int64_t tokens = 2000) {
   if (draw.first_row >= 0) rows.addresses = ids_from(draw.first_row, tokens);
   RoutingPlan plan = gate.forward(random_normal({tokens, 24}, 1).to(DType::f32), context, rows);
   std::vector<bool> second;
-  for (int64_t t = 0; t < tokens; ++t) second.push_back(plan.experts_of(t) == 2);
+  for (int64_t t = 0; t < tokens; ++t) second.push_back(experts_of(plan.selection, t).size() == 2);
   return second;
 }
 
@@ -141,7 +141,7 @@ TEST_CASE("a token takes as many experts as the table says", "[moe]") {
       if (most) config.threshold = config.two_expert_share = 1;
       ExpertsPerToken takes = entry.takes(config, kExperts);
       Selection s = choose(*entry.make(config, kExperts), scores);
-      std::vector<double> by_count = routing_sums(scores, s, {}).by_count;
+      std::vector<double> by_count = sums_of(scores, s, {}).by_count;
       double within = 0;
       for (int64_t k = takes.least; k <= takes.most; ++k)
         within += by_count[static_cast<size_t>(k)];
@@ -193,7 +193,7 @@ TEST_CASE("the sums are those of the plan", "[moe]") {
       GateScores scores = random_scores(tokens, kExperts);
       Tensor mask = padded_mask(tokens);
       Selection s = choose(*policy, scores, mask);
-      RoutingSums sums = routing_sums(scores, s, mask);
+      RoutingSums sums = sums_of(scores, s, mask);
       RoutingSums expected{.single = std::vector<double>(kExperts),
                            .assigned = std::vector<double>(kExperts),
                            .probability = std::vector<double>(kExperts),
@@ -241,7 +241,7 @@ TEST_CASE("the gaps tell the share of single-expert tokens under any threshold",
       config.threshold = kGapEdges[static_cast<size_t>(bin)];
       config.normalize = pair ? "pair" : "all";
       Selection s = choose(*make_adaptive_policy(config, kExperts), scores, mask);
-      RoutingSums sums = routing_sums(scores, s, mask, pair);
+      RoutingSums sums = sums_of(scores, s, mask, pair);
       INFO("pair " << pair << ", threshold " << config.threshold);
       if (gap.empty()) gap = sums.gap;
       CHECK(sums.gap == gap);  // whatever the selection
@@ -256,7 +256,7 @@ TEST_CASE("the gaps tell the share of single-expert tokens under any threshold",
 TEST_CASE("one expert has no second: the gap is the largest", "[moe]") {
   GateScores scores = random_scores(30, 1);
   Selection s = choose(*make_fixed_policy(1, 1), scores, {});
-  CHECK(routing_sums(scores, s, {}).gap.back() == 30);
+  CHECK(sums_of(scores, s, {}).gap.back() == 30);
 }
 
 TEST_CASE("the same seed gives the same plan; permuted tokens a permuted plan", "[moe]") {

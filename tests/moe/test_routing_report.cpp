@@ -3,6 +3,7 @@
 
 #include "moe/routing_report.h"
 #include "tests/support/catch.h"
+#include "tests/support/packed_sums.h"
 
 namespace adagate::test {
 namespace {
@@ -38,7 +39,9 @@ RoutingStep step_of(const std::vector<Counted>& layers) {
                    layers.size() == 2 ? std::vector<int64_t>{1, 4} : std::vector<int64_t>{});
   step.begin(1);
   for (size_t l = 0; l < layers.size(); ++l) {
-    step.ledger().add(static_cast<int64_t>(l), sums_of(layers[l]));
+    step.ledger().add(
+        static_cast<int64_t>(l),
+        test::packed_sums(sums_of(layers[l]), static_cast<int64_t>(layers[l].assigned.size())));
     step.ledger().add(static_cast<int64_t>(l),
                       {.rows = 6,
                        .rows_sent = 3,

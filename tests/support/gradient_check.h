@@ -33,25 +33,31 @@ inline Tensor cotangent(const Tensor& output, size_t index) {
 }
 
 // Runs the function with inputs of `type` and its backward pass with the cotangents. `prefill`: the
-// gradients hold this value before, and must be added to.
+// gradients hold this value before, and must be added to. `device`: where it runs; results are the
+// CPU's again.
 inline Evaluation evaluate(const std::vector<OpInput>& inputs, const OpFunction& function,
-                           DType type, double prefill = 0.0) {
+                           DType type, double prefill = 0.0, Device device = {}) {
   std::vector<Tensor> arguments;
   for (const OpInput& input : inputs) {
     bool floating = is_floating(input.values.dtype());
     bool precise = input.role == Role::precise && type == DType::bf16;
     Tensor x = floating ? input.values.to(precise ? DType::f32 : type).clone() : input.values;
+    x = x.to(device);
     if (differentiable(input)) {
       DType gradient_type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
-      auto slot = input.role == Role::value
-                      ? std::make_shared<GradSlot>()
-                      // A fixed buffer starts with garbage: the first contribution overwrites.
-                      : std::make_shared<GradSlot>(Tensor::full(x.shape(), gradient_type, 1e30));
-      if (prefill != 0) slot->add(Tensor::full(x.shape(), x.dtype(), prefill));
+      auto slot =
+          input.role == Role::value
+              ? std::make_shared<GradSlot>()
+              // A fixed buffer starts with garbage: the first contribution overwrites.
+              : std::make_shared<GradSlot>(Tensor::full(x.shape(), gradient_type, 1e30, device));
+      if (prefill != 0) slot->add(Tensor::full(x.shape(), x.dtype(), prefill, device));
       x.set_slot(slot);
     }
     arguments.push_back(x);
   }
+  auto seed = [&](const Tensor& output, size_t index) {
+    return cotangent(output, index).to(output.dtype()).to(device);
+  };
   Tape tape;
   std::vector<Tensor> outputs;
   {
@@ -61,20 +67,25 @@ inline Evaluation evaluate(const std::vector<OpInput>& inputs, const OpFunction&
   Evaluation result;
   const Tensor* root = nullptr;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    result.outputs.push_back(outputs[i].to(DType::f64).detach());
+    result.outputs.push_back(outputs[i].detach().to(Device{}).to(DType::f64));
     if (!outputs[i].requires_grad()) continue;
-    if (root) outputs[i].slot()->add(cotangent(outputs[i], i).to(outputs[i].dtype()));
+    if (root) outputs[i].slot()->add(seed(outputs[i], i));
     if (!root) root = &outputs[i];
   }
   if (root) {
     auto index = static_cast<size_t>(root - outputs.data());
-    tape.backward(*root, cotangent(*root, index).to(root->dtype()));
+    // A loss wants to know that its gradient is 1.
+    if (root->shape() == Shape{1})
+      tape.backward(*root);
+    else
+      tape.backward(*root, seed(*root, index));
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     bool wanted = differentiable(inputs[i]);
     INFO("input " << i);
     if (wanted) REQUIRE(arguments[i].slot()->filled());
-    result.gradients.push_back(wanted ? arguments[i].slot()->value().to(DType::f64) : Tensor());
+    result.gradients.push_back(wanted ? arguments[i].slot()->value().to(Device{}).to(DType::f64)
+                                      : Tensor());
   }
   return result;
 }

@@ -15,15 +15,19 @@ inline Selection random_selection(int64_t tokens, int64_t experts = kCaseExperts
                                   int32_t most = 3) {
   Tensor count = random_integers({tokens}, 31, 0, most + 1);
   Tensor first = random_integers({tokens}, 32, 0, static_cast<int32_t>(experts));
-  Selection s{Tensor::zeros({tokens + 1}, DType::i32), {}};
-  auto* start = s.row_start.data<int32_t>();
-  for (int64_t t = 0; t < tokens; ++t) start[t + 1] = start[t] + count.data<int32_t>()[t];
-  s.expert = Tensor::empty({start[tokens]}, DType::i32);
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int32_t i = start[t]; i < start[t + 1]; ++i)
-      s.expert.data<int32_t>()[i] =
-          static_cast<int32_t>((first.data<int32_t>()[t] + 2 * (i - start[t])) % experts);
-  return s;
+  std::vector<int32_t> start{0}, expert;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int32_t i = 0; i < count.data<int32_t>()[t]; ++i)
+      expert.push_back(static_cast<int32_t>((first.data<int32_t>()[t] + 2 * i) % experts));
+    start.push_back(static_cast<int32_t>(expert.size()));
+  }
+  return make_selection(start, expert, experts);
+}
+
+inline Selection selection_of(const Tensor& row_start, const Tensor& expert,
+                              int64_t experts = kCaseExperts) {
+  return make_selection(row_start.to_host<int32_t>(), expert.to_host<int32_t>(), experts,
+                        expert.device());
 }
 
 inline int64_t assignments_of(int64_t tokens) {
@@ -54,7 +58,8 @@ inline std::vector<OpCase> moe_cases() {
                      .function =
                          [w](std::span<const Tensor> in) {
                            GateScores scores = gate_scores(in[0], in[1]);
-                           return std::vector{routing_weights(in[0], in[1], scores, {in[2], in[3]},
+                           return std::vector{routing_weights(in[0], in[1], scores,
+                                                              selection_of(in[2], in[3], w.experts),
                                                               w.renormalize, {}, nullptr)};
                          }});
   }
@@ -69,7 +74,7 @@ inline std::vector<OpCase> moe_cases() {
                    .function =
                        [](std::span<const Tensor> in) {
                          return std::vector{
-                             gather_rows(in[0], sort_by_expert(in[1], in[2], kCaseExperts))};
+                             gather_rows(in[0], sort_by_expert(selection_of(in[1], in[2])))};
                        }});
   cases.push_back({.name = "combine_rows",
                    .inputs =
@@ -84,7 +89,7 @@ inline std::vector<OpCase> moe_cases() {
                    .function =
                        [](std::span<const Tensor> in) {
                          return std::vector{combine_rows(
-                             in[0], in[1], sort_by_expert(in[2], in[3], kCaseExperts))};
+                             in[0], in[1], sort_by_expert(selection_of(in[2], in[3])))};
                        }});
   cases.push_back({.name = "permute_rows",
                    .inputs =

@@ -6,6 +6,7 @@
 #include "core/ops/linear.h"
 #include "core/ops/linear_cross_entropy.h"
 #include "tests/support/op_case.h"
+#include "tests/support/targets_for.h"
 
 namespace adagate::test {
 
@@ -61,7 +62,7 @@ inline void add_activation_cases(std::vector<OpCase>& cases) {
                      .function =
                          [a](std::span<const Tensor> in) {
                            int64_t n = in[0].rows();
-                           int64_t offsets[] = {0, n / 3, n / 3, n - n / 4, n};
+                           GroupOffsets offsets({0, n / 3, n / 3, n - n / 4, n}, in[0].device());
                            return std::vector{bias_activation(in[0], in[1], offsets, a)};
                          }});
   }
@@ -90,25 +91,25 @@ inline void add_expert_and_loss_cases(std::vector<OpCase>& cases) {
         .function =
             [with_bias](std::span<const Tensor> in) {
               int64_t n = in[0].rows();
-              int64_t offsets[] = {0, n / 8, n / 8, n / 8 + n / 2, n, n};
+              GroupOffsets offsets({0, n / 8, n / 8, n / 8 + n / 2, n, n}, in[0].device());
               Tensor y = grouped_linear(in[0], in[1], offsets, with_bias ? in[2] : Tensor());
               return std::vector{y};
             },
     });
   }
-  cases.push_back({.name = "linear_cross_entropy",
-                   .inputs =
-                       [](int64_t n) {
-                         return std::vector<OpInput>{
-                             {random_normal({n, 12}, 1)},
-                             {random_normal({53, 12}, 2), Role::parameter},
-                             {random_integers({n}, 3, -1, 53), Role::constant}};
-                       },
-                   .function =
-                       [](std::span<const Tensor> in) {
-                         auto result = linear_cross_entropy(in[0], in[1], in[2], 0.37);
-                         return std::vector{result.loss};
-                       }});
+  cases.push_back(
+      {.name = "linear_cross_entropy",
+       .inputs =
+           [](int64_t n) {
+             return std::vector<OpInput>{{random_normal({n, 12}, 1)},
+                                         {random_normal({53, 12}, 2), Role::parameter},
+                                         {random_integers({n}, 3, -1, 53), Role::constant}};
+           },
+       .function =
+           [](std::span<const Tensor> in) {
+             auto result = linear_cross_entropy(in[0], in[1], targets_for(in[1], in[2]), 0.37);
+             return std::vector{result.loss};
+           }});
 }
 
 inline std::vector<OpCase> product_cases() {

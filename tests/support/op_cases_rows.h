@@ -11,10 +11,10 @@
 namespace adagate::test {
 
 // Row ids that are neither dense nor small.
-inline Tensor row_ids(int64_t n) {
+inline Tensor row_ids(int64_t n, Device device = {}) {
   Tensor ids = Tensor::empty({n}, DType::i64);
   for (int64_t i = 0; i < n; ++i) ids.data<int64_t>()[i] = (int64_t{1} << 33) + 5 * i;
-  return ids;
+  return ids.to(device);
 }
 
 inline DropoutSite dropout_site(double probability) {
@@ -64,19 +64,19 @@ inline std::vector<OpCase> row_cases() {
                          return std::vector{embedding(in[0], in[2], in[1], in[3])};
                        }});
   for (double p : {0.0, 0.3}) {
-    cases.push_back({.name = p > 0 ? "bias_dropout_add" : "bias_dropout_add without dropout",
-                     .inputs =
-                         [](int64_t n) {
-                           return std::vector<OpInput>{
-                               {random_normal({n, kCaseColumns}, 1)},
-                               {random_normal({kCaseColumns}, 2), Role::parameter},
-                               {random_normal({n, kCaseColumns}, 3)}};
-                         },
-                     .function =
-                         [p](std::span<const Tensor> in) {
-                           return std::vector{bias_dropout_add(in[0], in[1], in[2], dropout_site(p),
-                                                               row_ids(in[0].rows()))};
-                         }});
+    cases.push_back(
+        {.name = p > 0 ? "bias_dropout_add" : "bias_dropout_add without dropout",
+         .inputs =
+             [](int64_t n) {
+               return std::vector<OpInput>{{random_normal({n, kCaseColumns}, 1)},
+                                           {random_normal({kCaseColumns}, 2), Role::parameter},
+                                           {random_normal({n, kCaseColumns}, 3)}};
+             },
+         .function =
+             [p](std::span<const Tensor> in) {
+               return std::vector{bias_dropout_add(in[0], in[1], in[2], dropout_site(p),
+                                                   row_ids(in[0].rows(), in[0].device()))};
+             }});
   }
   auto two = [](int64_t n) {
     return std::vector<OpInput>{{random_normal({n, 3}, 1)}, {random_normal({n, 3}, 2)}};
@@ -84,7 +84,8 @@ inline std::vector<OpCase> row_cases() {
   cases.push_back({.name = "dropout, add, mul, scale",
                    .inputs = two,
                    .function = [](std::span<const Tensor> in) {
-                     Tensor d = dropout(in[0], dropout_site(0.5), row_ids(in[0].rows()));
+                     Tensor d =
+                         dropout(in[0], dropout_site(0.5), row_ids(in[0].rows(), in[0].device()));
                      return std::vector{scale(add(d, in[1]), -0.5), mul(in[0], in[1])};
                    }});
   cases.push_back({.name = "sum", .inputs = two, .function = [](std::span<const Tensor> in) {
@@ -123,12 +124,12 @@ inline std::vector<AttentionVariant> attention_variants() {
 }
 
 // Lengths from none to all.
-inline Tensor attention_lengths(int64_t batch, int64_t sequence) {
+inline Tensor attention_lengths(int64_t batch, int64_t sequence, Device device = {}) {
   Tensor lengths = Tensor::empty({batch}, DType::i32);
   for (int64_t i = 0; i < batch; ++i)
     lengths.data<int32_t>()[i] =
         static_cast<int32_t>(i * sequence / std::max<int64_t>(1, batch - 1));
-  return lengths;
+  return lengths.to(device);
 }
 
 inline std::vector<OpCase> attention_cases() {
@@ -146,9 +147,10 @@ inline std::vector<OpCase> attention_cases() {
                            AttentionShape s = v.shape;
                            s.sequence = in[0].rows() / s.batch;
                            Tensor lengths =
-                               v.lengths ? attention_lengths(s.batch, s.sequence) : Tensor();
+                               v.lengths ? attention_lengths(s.batch, s.sequence, in[0].device())
+                                         : Tensor();
                            return std::vector{attention(in[0], s, lengths, dropout_site(v.dropout),
-                                                        row_ids(in[0].rows()))};
+                                                        row_ids(in[0].rows(), in[0].device()))};
                          },
                      .tolerance = {.f32 = 5e-6}});
   }

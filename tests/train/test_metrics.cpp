@@ -6,6 +6,7 @@
 
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
+#include "tests/support/packed_sums.h"
 #include "tests/support/test_paths.h"
 #include "tests/train/watched_run.h"
 #include "train/metrics_writer.h"
@@ -37,7 +38,7 @@ RoutingStep routed() {
   sums.assigned = {2, 3};
   sums.by_count = {0, 3, 1};
   sums.gap = gaps(3, 1);
-  routing.ledger().add(0, sums);
+  routing.ledger().add(0, test::packed_sums(sums, 2));
   routing.ledger().add(0, {.rows = 5, .rows_sent = 3, .bytes_sent = 192, .flops = 1000});
   sums.entropy = 1;
   sums.log_sum_exp_squared = 16;
@@ -45,7 +46,7 @@ RoutingStep routed() {
   sums.assigned = {4, 3};
   sums.by_count = {0, 1, 3};
   sums.gap = gaps(1, 3);
-  routing.ledger().add(1, sums);
+  routing.ledger().add(1, test::packed_sums(sums, 2));
   routing.ledger().add(1, {.rows = 7, .rows_sent = 5, .bytes_sent = 320, .flops = 1000});
   routing.end(*make_self_mesh().world);
   return routing;
@@ -275,7 +276,7 @@ TEST_CASE("metrics: how unevenly ranks are loaded") {
     int64_t rank = world->rank();
     for (int64_t m : {0, 1}) {
       routing.begin_micro_batch(m);
-      for (int64_t l : {0, 1}) routing.ledger().add(l, sums);
+      for (int64_t l : {0, 1}) routing.ledger().add(l, test::packed_sums(sums, 2));
       routing.ledger().add(0, {.rows = rank == 0 ? 3 : 1});
       routing.ledger().add(1, {.rows = rank == 0 ? 2 : 6 + 4 * m});
       routing.end_forward(*world);

@@ -126,8 +126,9 @@ class KernelBench {
 
   void experts() {
     for (int64_t count : {8, 64}) {
-      std::vector<int64_t> offsets;
-      for (int64_t g = 0; g <= count; ++g) offsets.push_back(o_.tokens * g / count);
+      std::vector<int64_t> ends;
+      for (int64_t g = 0; g <= count; ++g) ends.push_back(o_.tokens * g / count);
+      GroupOffsets offsets(std::move(ends), {});
       double flops = 2.0 * static_cast<double>(o_.tokens * o_.width * o_.hidden);
       double values = size_ * static_cast<double>(o_.tokens * (o_.width + o_.hidden));
       double weights = static_cast<double>(count * o_.width * o_.hidden);
@@ -206,7 +207,8 @@ class KernelBench {
     for (int64_t vocabulary : {o_.vocabulary, int64_t{8192}}) {
       Tensor x = random_tensor({o_.tokens, o_.width}, type_);
       Tensor w = random_tensor({vocabulary, o_.width}, type_, 0.02);
-      Tensor targets = random_ids(o_.tokens, vocabulary);
+      LossTargets targets =
+          loss_targets(random_ids(o_.tokens, vocabulary).to_host<int32_t>(), vocabulary);
       x.set_slot(std::make_shared<GradSlot>());
       w.set_slot(std::make_shared<GradSlot>(Tensor::empty(w.shape(), DType::f32)));
       double flops = 6.0 * static_cast<double>(o_.tokens * o_.width * vocabulary);

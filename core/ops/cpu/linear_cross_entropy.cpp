@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "core/base/vector_math.h"
 
@@ -87,14 +88,12 @@ void launch(CpuStream&, const CrossEntropyArgs& p) {
   }
 }
 
-void launch(CpuStream&, const PickRowsArgs& p) {
-#pragma omp parallel for schedule(static) if (p.rows * p.row_bytes > (1 << 16))
-  for (int64_t r = 0; r < p.rows; ++r) {
-    int64_t to = p.spread ? p.index[r] : r, from = p.spread ? r : p.index[r];
-    std::memcpy(static_cast<char*>(p.to) + to * p.row_bytes,
-                static_cast<const char*>(p.from) + from * p.row_bytes,
-                static_cast<size_t>(p.row_bytes));
-  }
+void launch(CpuStream&, const LossSumArgs& p) {
+  *p.sum = std::accumulate(p.losses, p.losses + p.n, 0.0);
+  visit_floating(p.loss_type, [&](auto type) {
+    using T = decltype(type);
+    *static_cast<T*>(p.loss) = static_cast<T>(p.scale * *p.sum);
+  });
 }
 
 }  // namespace adagate

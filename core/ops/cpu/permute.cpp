@@ -114,6 +114,16 @@ void launch(CpuStream&, const GatherRowsArgs& a) {
   }
 }
 
+void launch(CpuStream&, const ScatterRowsArgs& a) {
+  const char* in = static_cast<const char*>(a.in);
+  char* out = static_cast<char*>(a.out);
+#pragma omp parallel for schedule(static) if (a.rows * a.row_bytes > kSerialBytes)
+  for (int64_t i = 0; i < a.rows; ++i) {
+    std::memcpy(out + a.to[i] * a.row_bytes, in + i * a.row_bytes,
+                static_cast<size_t>(a.row_bytes));
+  }
+}
+
 void launch(CpuStream&, const SumRowsArgs& a) {
   visit_floating(a.type, [&](auto type) { sum_kernel<decltype(type)>(a); });
 }

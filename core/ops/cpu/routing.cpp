@@ -75,7 +75,12 @@ void select_kernel(const SelectExpertsArgs& a) {
     }
   }
   a.row_start[0] = 0;
-  for (int64_t t = 0; t < a.tokens; ++t) a.row_start[t + 1] += a.row_start[t];
+  std::fill_n(a.counts, a.experts, int64_t{0});
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    const int32_t* chosen = a.chosen + t * a.rule.k_max;
+    for (int32_t i = 0; i < a.row_start[t + 1]; ++i) ++a.counts[chosen[i]];
+    a.row_start[t + 1] += a.row_start[t];
+  }
 }
 
 template <class T>
@@ -171,7 +176,7 @@ void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sum
 
 template <class T>
 void sums_kernel(const RoutingSumsArgs& a) {
-  int64_t size = 4 * a.experts + 1 + kGapBins + 3;
+  int64_t size = routing_sums_size(a.experts);
   int64_t blocks = (a.tokens + kSumBlock - 1) / kSumBlock;
   std::vector<double> partial(static_cast<size_t>(blocks * size));
 #pragma omp parallel for schedule(static) if (blocks > 1)

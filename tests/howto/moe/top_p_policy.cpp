@@ -13,33 +13,28 @@ class TopPPolicy : public GatingPolicy {
   int64_t k_max() const override { return experts_; }
 
   Selection choose(const GateInput& in) const override {
-    const int64_t tokens = in.scores.probabilities.dim(0);
-    Tensor row_start = Tensor::zeros({tokens + 1}, DType::i32);
-    std::vector<int32_t> chosen;
-    visit_floating(in.scores.probabilities.dtype(), [&](auto type) {
-      const auto* p = in.scores.probabilities.data<decltype(type)>();  // [tokens, experts]
-      for (int64_t t = 0; t < tokens; ++t) {
-        bool real = !in.mask || in.mask.data<uint8_t>()[t] != 0;
-        if (real) choose_one(p + t * experts_, chosen);
-        row_start.data<int32_t>()[t + 1] = static_cast<int32_t>(chosen.size());
-      }
-    });
-    Selection selection{.row_start = row_start, .expert = {}};
-    selection.expert = Tensor::from(chosen, {static_cast<int64_t>(chosen.size())});
-    return selection;
+    // Chosen on the host: a kernel of its own would spare the copies.
+    const std::vector<double> p = in.scores.probabilities.to_doubles();  // [tokens, experts]
+    const std::vector<uint8_t> mask = in.mask ? in.mask.to_host<uint8_t>() : std::vector<uint8_t>{};
+    std::vector<int32_t> row_start{0}, chosen;
+    for (size_t t = 0; t < p.size() / static_cast<size_t>(experts_); ++t) {
+      bool real = mask.empty() || mask[t] != 0;
+      if (real) choose_one(p.data() + t * static_cast<size_t>(experts_), chosen);
+      row_start.push_back(static_cast<int32_t>(chosen.size()));
+    }
+    return make_selection(row_start, chosen, experts_, in.scores.probabilities.device());
   }
 
  private:
   // Appends one token's experts, the most probable first; the lower index wins a tie.
-  template <class T>
-  void choose_one(const T* p, std::vector<int32_t>& chosen) const {
+  void choose_one(const double* p, std::vector<int32_t>& chosen) const {
     std::vector<int32_t> order(static_cast<size_t>(experts_));
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return p[a] > p[b]; });
     double gathered = 0;
     for (int32_t e : order) {
       chosen.push_back(e);
-      gathered += static_cast<double>(p[e]);
+      gathered += p[e];
       if (gathered >= share_) break;
     }
   }

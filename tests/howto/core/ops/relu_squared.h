@@ -1,7 +1,7 @@
 // Squared rectifier.
 #pragma once
 
-#include "core/device/stream.h"
+#include "core/device/launch.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -10,6 +10,7 @@ namespace adagate {
 Tensor relu_squared(const Tensor& x);
 
 struct ReluSquaredArgs {
+  static constexpr std::string_view kKernel = "relu_squared";
   const void* x;  // [n]
   void* y;        // [n]
   int64_t n;
@@ -18,6 +19,7 @@ struct ReluSquaredArgs {
 
 // dx (+)= 2 max(x, 0) dy
 struct ReluSquaredBackwardArgs {
+  static constexpr std::string_view kKernel = "relu_squared_backward";
   const void* x;   // [n]
   const void* dy;  // [n]
   void* dx;        // [n]
