@@ -185,6 +185,10 @@ FAULTS = [
     Fault("attention mixes packed samples as if they were one", "layers/self_attention.h",
           "check(!rows.packed(),", "check(true,", "^layers$"),
 
+    Fault("observers are told of places for sample ids", "train/batch_tensors.cpp",
+          "std::span<const int64_t>(batch.sample_ids)", "std::span<const int64_t>(batch.row_ids)",
+          "^train$"),
+
     # The optimizer.
     Fault("AdamW: bias correction of the second moment is dropped", "core/optim/adamw.cpp",
           "1 / std::sqrt(1 - std::pow(config_.beta2, t))", "1.0", "^core$"),
