@@ -9,7 +9,9 @@
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 #include "parallel/agree.h"
+#include "parallel/same_on_all_ranks.h"
 #include "train/checkpoint_layout.h"
+#include "train/run_state.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -19,25 +21,52 @@ constexpr const char* kOtherModel =
     "it is a checkpoint of another model; go on with the model and moe sections it was trained "
     "with, or start anew in another output directory";
 
-// The part of a rank's tensor that is slice [begin, begin + count) of the whole.
-Tensor local_piece(const CheckpointTensor& t, int64_t begin, int64_t count) {
-  if (t.parameter->spec().global_dim0 == 0) return t.tensor.detach();
-  int64_t first = begin - t.parameter->spec().shard_begin;
-  return t.tensor.slice(first, first + count);
+constexpr const char* kNotTaken =
+    "go on with the program and configuration that saved it, or start anew in another output "
+    "directory";
+
+// What to do about a tensor that only the run or only the checkpoint has.
+const char* remedy_for(std::string_view name) {
+  std::string_view kind = kind_of(name);
+  bool of_model =
+      std::find(std::begin(kModelKinds), std::end(kModelKinds), kind) != std::end(kModelKinds);
+  return of_model || kind.starts_with("adam") ? kOtherModel : kNotTaken;
 }
 
-Manifest describe(const std::vector<CheckpointTensor>& tensors,
-                  const std::vector<PlannedSlice>& plan, const TrainingState& state,
-                  const std::string& config_yaml, const Mesh& mesh) {
+// What every rank has of every state, those of rank 0 first. Collective.
+std::vector<HeldPart> gather_parts(const std::vector<StateTensor>& states, Communicator& world) {
+  std::vector<RankFact> facts;
+  std::vector<HeldPart> mine;
+  for (const StateTensor& state : states) {
+    facts.push_back({state.name, fmt::format("{} {} cut along {}", name_of(state.tensor.dtype()),
+                                             state.shape, state.shard.dim)});
+    mine.push_back({state.shard.begin, state.count()});
+  }
+  same_on_all_ranks(world, facts, "all ranks of a run save the same state");
+  std::vector<HeldPart> all(mine.size() * static_cast<size_t>(world.size()));
+  world.all_gather(mine.data(), all.data(), static_cast<int64_t>(2 * mine.size()), DType::i64);
+  return all;
+}
+
+std::map<std::string, const StateTensor*> by_name(const std::vector<StateTensor>& states) {
+  std::map<std::string, const StateTensor*> named;
+  for (const StateTensor& state : states)
+    check(named.emplace(state.name, &state).second, "two states are called {}", state.name);
+  return named;
+}
+
+Manifest describe(const std::vector<StateTensor>& states, const std::vector<PlannedSlice>& plan,
+                  const TrainingState& state, const std::string& config_yaml, const Mesh& mesh) {
   Manifest m;
   m.state = state;
   m.config_yaml = config_yaml;
   m.ranks = mesh.ranks();
   m.expert_parallel = mesh.expert_parallel();
-  for (const CheckpointTensor& t : tensors) {
-    StoredTensor& stored = m.tensors[t.key()];
-    stored.shape = global_shape(*t.parameter);
+  for (const StateTensor& t : states) {
+    StoredTensor& stored = m.tensors[t.name];
+    stored.shape = t.shape;
     stored.dtype = t.tensor.dtype();
+    stored.cut = t.shard.dim == Shard::kWhole ? 0 : t.shard.dim;
   }
   for (const PlannedSlice& s : plan) {
     m.tensors[s.tensor].slices.push_back({s.shard, s.begin, s.count, s.key});
@@ -47,16 +76,18 @@ Manifest describe(const std::vector<CheckpointTensor>& tensors,
 
 }  // namespace
 
-fs::path save_checkpoint(const fs::path& directory, const std::vector<CheckpointTensor>& tensors,
+fs::path save_checkpoint(const fs::path& directory, const std::vector<StateTensor>& states,
                          const TrainingState& state, const std::string& config_yaml,
                          const Mesh& mesh, int64_t keep) {
   Communicator& world = *mesh.world;
   int64_t rank = world.rank(), ranks = world.size();
   fs::path final = directory / step_name(state.step);
   fs::path temporary = directory / half_written_name(state.step);
-  auto plan = plan_slices(tensors, ranks, mesh.expert_parallel());
   bool made = false;
   try {
+    std::map<std::string, const StateTensor*> named;
+    on_all_ranks(world, [&] { named = by_name(states); });
+    auto plan = plan_slices(states, gather_parts(states, world));
     on_all_ranks(world, [&] {
       if (rank != 0) return;
       make_directories(directory);
@@ -67,13 +98,9 @@ fs::path save_checkpoint(const fs::path& directory, const std::vector<Checkpoint
     });
     int64_t written[2] = {0, 0};  // bytes and checksum of this rank's shard
     on_all_ranks(world, [&] {
-      std::map<std::string, const CheckpointTensor*> by_key;
-      for (const CheckpointTensor& t : tensors) by_key[t.key()] = &t;
       std::vector<NamedTensor> mine;
-      for (const PlannedSlice& s : plan) {
-        if (s.shard != rank) continue;
-        mine.push_back({s.key, local_piece(*by_key.at(s.tensor), s.begin, s.count)});
-      }
+      for (const PlannedSlice& s : plan)
+        if (s.shard == rank) mine.push_back({s.key, named.at(s.tensor)->tensor.detach()});
       fs::path shard = temporary / shard_name(rank, ranks);
       uint64_t checksum = write_safetensors(shard, mine, {{"format", "adagate"}});
       written[0] = static_cast<int64_t>(fs::file_size(shard));
@@ -83,7 +110,7 @@ fs::path save_checkpoint(const fs::path& directory, const std::vector<Checkpoint
     world.all_gather(written, all.data(), 2, DType::i64);
     on_all_ranks(world, [&] {
       if (rank != 0) return;
-      Manifest manifest = describe(tensors, plan, state, config_yaml, mesh);
+      Manifest manifest = describe(states, plan, state, config_yaml, mesh);
       for (int64_t r = 0; r < ranks; ++r) {
         ShardInfo shard{shard_name(r, ranks), all[static_cast<size_t>(2 * r)], 0};
         std::memcpy(&shard.checksum, &all[static_cast<size_t>(2 * r + 1)], 8);
@@ -126,6 +153,13 @@ void verify_shards(const fs::path& path, const Manifest& manifest, int64_t rank,
   }
 }
 
+Shape slice_shape(const StoredTensor& stored, int64_t count) {
+  if (stored.cut == Shard::kElements) return {count};
+  Shape shape = stored.shape;
+  if (shape.rank() > 0) shape[stored.cut] = count;
+  return shape;
+}
+
 // The shards hold what the manifest says and nothing else.
 void check_slices(const Manifest& manifest,
                   const std::vector<std::unique_ptr<SafetensorsFile>>& shards) {
@@ -135,8 +169,7 @@ void check_slices(const Manifest& manifest,
       named.insert({slice.shard, slice.key});
       const std::string& file = manifest.shards[static_cast<size_t>(slice.shard)].file;
       const SafetensorsEntry& entry = shards[static_cast<size_t>(slice.shard)]->entry(slice.key);
-      Shape shape = stored.shape;
-      if (shape.rank() > 0) shape[0] = slice.count;
+      Shape shape = slice_shape(stored, slice.count);
       check(entry.shape == shape && entry.dtype == stored.dtype,
             "{}: {} is {} {}, the manifest says {} {}", file, slice.key, entry.type,
             entry.shape.str(), name_of(stored.dtype), shape.str());
@@ -148,41 +181,45 @@ void check_slices(const Manifest& manifest,
             "{} has the tensor {}, which the manifest does not name", manifest.shards[i].file, key);
 }
 
+Tensor flat(const Tensor& t) {
+  return t.detach().reshape({t.numel()});
+}
+
 // Copies what overlaps this rank's part of a stored tensor.
-void read_slices(const StoredTensor& stored, const CheckpointTensor& t,
+void read_slices(const StoredTensor& stored, const StateTensor& state,
                  const std::vector<std::unique_ptr<SafetensorsFile>>& shards) {
-  const ParameterSpec& spec = t.parameter->spec();
-  bool whole = spec.global_dim0 == 0;
-  int64_t first = whole ? 0 : spec.shard_begin;
-  int64_t last = first + (spec.shape.rank() ? spec.shape[0] : 1);
+  PartLayout part = part_layout(state.shape, state.shard.dim, state.shard.begin, state.count());
+  Tensor target = flat(state.tensor);
   for (const SliceInfo& slice : stored.slices) {
-    int64_t begin = std::max(first, slice.begin), end = std::min(last, slice.begin + slice.count);
-    if (begin >= end) continue;
-    Tensor source = shards[static_cast<size_t>(slice.shard)]->read(slice.key);
-    if (whole) {
-      t.tensor.copy_from(source);
-    } else {
-      t.tensor.slice(begin - first, end - first)
-          .copy_from(source.slice(begin - slice.begin, end - slice.begin));
-    }
+    Tensor source;
+    for_each_overlap(part, part_layout(stored.shape, stored.cut, slice.begin, slice.count),
+                     [&](int64_t to, int64_t from, int64_t n) {
+                       if (!source)
+                         source = flat(shards[static_cast<size_t>(slice.shard)]->read(slice.key));
+                       target.slice(to, to + n).copy_from(source.slice(from, from + n));
+                     });
   }
 }
 
-void check_names(const Manifest& manifest, const std::vector<CheckpointTensor>& tensors,
-                 const std::string& source) {
-  std::set<std::string> kinds, expected;
-  for (const CheckpointTensor& t : tensors) {
-    kinds.insert(t.kind);
-    expected.insert(t.key());
-    auto it = manifest.tensors.find(t.key());
-    check(it != manifest.tensors.end(), "{} has no tensor {}: {}", source, t.key(), kOtherModel);
-    check(it->second.shape == global_shape(*t.parameter), "{}: {} has shape {}, the model {}: {}",
-          source, t.key(), it->second.shape.str(), global_shape(*t.parameter).str(), kOtherModel);
+// Both ways: what is asked for is stored alike, what is stored is asked for.
+void check_names(const Manifest& manifest, const std::vector<StateTensor>& states,
+                 std::span<const std::string_view> kinds, const std::string& source) {
+  auto asked = by_name(states);
+  for (const StateTensor& t : states) {
+    auto it = manifest.tensors.find(t.name);
+    check(it != manifest.tensors.end(), "{} has no tensor {}: {}", source, t.name,
+          remedy_for(t.name));
+    const StoredTensor& stored = it->second;
+    check(stored.shape == t.shape, "{}: {} has shape {}, the model {}: {}", source, t.name,
+          stored.shape.str(), t.shape.str(), remedy_for(t.name));
+    check(stored.dtype == t.tensor.dtype(), "{}: {} is stored as {}, but is {} here: {}", source,
+          t.name, name_of(stored.dtype), name_of(t.tensor.dtype()), remedy_for(t.name));
   }
-  for (auto& [key, stored] : manifest.tensors) {
-    if (kinds.count(key.substr(0, key.find('/'))) == 0) continue;
-    check(expected.count(key) > 0, "{} has the tensor {}, the model does not: {}", source, key,
-          kOtherModel);
+  for (auto& [name, stored] : manifest.tensors) {
+    bool counts =
+        kinds.empty() || std::find(kinds.begin(), kinds.end(), kind_of(name)) != kinds.end();
+    check(!counts || asked.count(name) > 0, "{} has the tensor {}, the model does not: {}", source,
+          name, remedy_for(name));
   }
 }
 
@@ -202,13 +239,13 @@ Manifest read_manifest(const fs::path& path) {
   }
 }
 
-Manifest load_checkpoint(const fs::path& path, const std::vector<CheckpointTensor>& tensors,
-                         const Mesh& mesh) {
+Manifest load_checkpoint(const fs::path& path, const std::vector<StateTensor>& states,
+                         const Mesh& mesh, std::span<const std::string_view> kinds) {
   Communicator& world = *mesh.world;
   Manifest manifest;
   on_all_ranks(world, [&] {
     manifest = read_manifest(path);
-    check_names(manifest, tensors, path.string());
+    check_names(manifest, states, kinds, path.string());
   });
   on_all_ranks(world, [&] {
     try {
@@ -223,7 +260,7 @@ Manifest load_checkpoint(const fs::path& path, const std::vector<CheckpointTenso
       shards.push_back(std::make_unique<SafetensorsFile>(path / shard.file));
     }
     check_slices(manifest, shards);
-    for (const CheckpointTensor& t : tensors) read_slices(manifest.tensors.at(t.key()), t, shards);
+    for (const StateTensor& t : states) read_slices(manifest.tensors.at(t.name), t, shards);
   });
   return manifest;
 }
@@ -235,8 +272,9 @@ void load_weights(const fs::path& path, const std::vector<Parameter*>& parameter
     check(file.contains(p->name()), "{} has no tensor {}, which the model needs", path.string(),
           p->name());
     const SafetensorsEntry& entry = file.entry(p->name());
-    check(entry.shape == global_shape(*p), "{}: {} has shape {}, the model {}", path.string(),
-          p->name(), entry.shape.str(), global_shape(*p).str());
+    Shape shape = whole_shape(p->spec().shape, p->shard());
+    check(entry.shape == shape, "{}: {} has shape {}, the model {}", path.string(), p->name(),
+          entry.shape.str(), shape.str());
     Tensor whole = file.read(p->name());
     int64_t begin = p->spec().shard_begin;
     bool part = p->spec().global_dim0 > 0;
@@ -257,7 +295,7 @@ void export_weights(const fs::path& path, const std::vector<Parameter*>& paramet
       all.push_back({p->name(), p->master().detach()});
       continue;
     }
-    Tensor whole = Tensor::empty(global_shape(*p), p->master().dtype());
+    Tensor whole = Tensor::empty(whole_shape(p->spec().shape, p->shard()), p->master().dtype());
     mesh.expert->all_gather(p->master().raw(), whole.raw(), p->numel(), p->master().dtype());
     all.push_back({p->name(), whole});
   }

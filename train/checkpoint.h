@@ -1,72 +1,29 @@
-// Checkpoints: a directory per step with a manifest and one safetensors shard per rank. Tensors are
-// stored by global name, experts by global expert id, so that any number of ranks and any expert
-// parallelism can read them back, optimizer moments included.
+// Checkpoints: a directory per step with a manifest and one safetensors shard per rank. State is
+// stored by global name in the parts that the ranks have, so that any number of ranks and any
+// expert parallelism can read it back.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/nn/parameter.h"
+#include "core/nn/state.h"
 #include "parallel/mesh.h"
+#include "train/manifest.h"
 #include "train/run_directory.h"
 
 namespace adagate {
 
-// Where the training stands after `step` optimizer steps.
-struct TrainingState {
-  int64_t step = 0;
-  int64_t epoch = 0;
-  int64_t epoch_step = 0;  // steps taken in this epoch
-  int64_t consumed_samples = 0;
-  int64_t consumed_tokens = 0;                    // targets
-  std::map<std::string, std::string> extra = {};  // what later parts add, by name
-};
-
-// One tensor of the training state: the value of a parameter ("value") or a moment of its optimizer
-// state ("adam_m", "adam_v"), in the parameter's shape on this rank.
-struct CheckpointTensor {
-  std::string kind;
-  const Parameter* parameter = nullptr;
-  Tensor tensor;
-
-  std::string key() const { return kind + "/" + parameter->name(); }
-};
-
-struct ShardInfo {
-  std::string file;
-  int64_t bytes = 0;
-  uint64_t checksum = 0;  // XXH3 of the file
-};
-
-struct SliceInfo {
-  int64_t shard = 0;
-  int64_t begin = 0, count = 0;  // of the first dimension
-  std::string key;               // in the shard
-};
-
-struct StoredTensor {
-  Shape shape;  // global
-  DType dtype = DType::f32;
-  std::vector<SliceInfo> slices;  // cover the first dimension
-};
-
-struct Manifest {
-  TrainingState state;
-  std::string config_yaml;  // effective configuration of the run that wrote it
-  int64_t ranks = 1, expert_parallel = 1;
-  std::vector<ShardInfo> shards;
-  std::map<std::string, StoredTensor> tensors;  // by CheckpointTensor::key()
-};
-
-// Saves to `directory`/step-00000100 and removes all but the newest `keep` (0: keeps all).
+// Saves to `directory`/step-00000100 and removes all but the newest `keep` (0: keeps all). Every
+// rank names the same states, each with the part that it has; of equal parts one is written.
 // Collective over mesh.world. The checkpoint appears whole or not at all; on an error all ranks
 // throw the same Error, what was there before is intact, nothing partial is left. Returns the new
 // path.
 std::filesystem::path save_checkpoint(const std::filesystem::path& directory,
-                                      const std::vector<CheckpointTensor>& tensors,
+                                      const std::vector<StateTensor>& states,
                                       const TrainingState& state, const std::string& config_yaml,
                                       const Mesh& mesh, int64_t keep);
 
@@ -74,11 +31,11 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& directory,
 // complete checkpoint before it.
 Manifest read_manifest(const std::filesystem::path& path);
 
-// Fills `tensors` and verifies every shard's checksum; collective, with the errors of
-// read_manifest. Every tensor asked for must be stored in the same global shape, and every stored
-// tensor of the kinds asked for must be asked for.
-Manifest load_checkpoint(const std::filesystem::path& path,
-                         const std::vector<CheckpointTensor>& tensors, const Mesh& mesh);
+// Fills `states` and verifies every shard's checksum; collective, with the errors of read_manifest.
+// Everything asked for must be stored in the same type and global shape, and everything stored must
+// be asked for: of `kinds` (kind_of), or of any kind where none is named.
+Manifest load_checkpoint(const std::filesystem::path& path, const std::vector<StateTensor>& states,
+                         const Mesh& mesh, std::span<const std::string_view> kinds = {});
 
 // Fills parameters from one plain safetensors file by their global names; the file's and the
 // model's names must be the same set.

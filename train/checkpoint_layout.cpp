@@ -1,172 +1,80 @@
 #include "train/checkpoint_layout.h"
 
-#include <algorithm>
-#include <nlohmann/json.hpp>
-
-#include "core/io/safetensors.h"
+#include <map>
 
 namespace adagate {
 namespace {
 
-using nlohmann::json;
-
-// 1: without a checksum of the manifest itself.
-constexpr int kFormatVersion = 2;
-
-// Of everything in the manifest but the checksum itself.
-std::string checksum_of(const json& root) {
-  std::string text = root.dump();
-  return fmt::format("{:016x}", checksum_bytes(text));
+// Elements of one entry along the cut.
+int64_t elements_of_entry(const Shape& shape, int cut) {
+  int64_t extent = extent_of(shape, cut);
+  return extent ? shape.numel() / extent : 0;
 }
 
-DType dtype_from(const std::string& name) {
-  for (DType t : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8})
-    if (name_of(t) == name) return t;
-  fail("unknown element type {}", name);
+// The ranks that have each of a tensor's parts, by where it begins.
+struct Holders {
+  int64_t count = 0;
+  std::vector<int64_t> ranks;
+};
+
+std::map<int64_t, Holders> holders_of(const StateTensor& state, size_t index, size_t states,
+                                      const std::vector<HeldPart>& held) {
+  std::map<int64_t, Holders> parts;
+  bool fit = true;
+  for (size_t rank = 0; rank * states < held.size(); ++rank) {
+    const HeldPart& part = held[rank * states + index];
+    if (part.count == 0) continue;
+    Holders& holders = parts[part.begin];
+    fit = fit && (holders.ranks.empty() || holders.count == part.count);
+    holders.count = part.count;
+    holders.ranks.push_back(static_cast<int64_t>(rank));
+  }
+  int64_t covered = 0;
+  for (const auto& [begin, holders] : parts) {
+    fit = fit && begin == covered;
+    covered = begin + holders.count;
+  }
+  check(fit && covered == extent_of(state.shape, state.shard.dim),
+        "the ranks' parts of {} {} overlap, or leave a hole", state.name, state.shape);
+  return parts;
 }
 
 }  // namespace
 
-Shape global_shape(const Parameter& parameter) {
-  Shape shape = parameter.spec().shape;
-  if (parameter.spec().global_dim0 > 0) shape[0] = parameter.spec().global_dim0;
-  return shape;
+int64_t extent_of(const Shape& shape, int cut) {
+  if (cut == Shard::kElements) return shape.numel();
+  return shape.rank() ? shape[std::max(cut, 0)] : 1;
 }
 
-std::vector<PlannedSlice> plan_slices(const std::vector<CheckpointTensor>& tensors, int64_t ranks,
-                                      int64_t expert_parallel) {
+PartLayout part_layout(const Shape& shape, int cut, int64_t begin, int64_t count) {
+  if (cut == Shard::kElements || shape.rank() == 0) return {1, begin, count, 0};
+  int64_t outer = 1, inner = 1;
+  int dim = std::max(cut, 0);
+  for (int d = 0; d < dim; ++d) outer *= shape[d];
+  for (int d = dim + 1; d < shape.rank(); ++d) inner *= shape[d];
+  return {outer, begin * inner, count * inner, shape[dim] * inner};
+}
+
+std::vector<PlannedSlice> plan_slices(const std::vector<StateTensor>& states,
+                                      const std::vector<HeldPart>& held) {
   std::vector<PlannedSlice> plan;
-  std::vector<size_t> load(static_cast<size_t>(ranks), 0);
-  auto lightest = [&](int64_t first, int64_t stride) {
-    int64_t best = first;
-    for (int64_t r = first; r < ranks; r += stride)
-      if (load[static_cast<size_t>(r)] < load[static_cast<size_t>(best)]) best = r;
-    return best;
-  };
-  for (const CheckpointTensor& t : tensors) {
-    const ParameterSpec& spec = t.parameter->spec();
-    if (spec.global_dim0 == 0) {
-      int64_t rank = lightest(0, 1);
-      load[static_cast<size_t>(rank)] += t.tensor.bytes();
-      plan.push_back({t.key(), t.key(), rank, 0, spec.shape.rank() ? spec.shape[0] : 1});
-      continue;
-    }
-    int64_t count = spec.global_dim0 / expert_parallel;
-    for (int64_t e = 0; e < expert_parallel; ++e) {
-      int64_t rank = lightest(e, expert_parallel);  // ranks e, e + P, ... hold these experts
-      load[static_cast<size_t>(rank)] += t.tensor.bytes();
-      plan.push_back({t.key(), fmt::format("{}@{}", t.key(), e * count), rank, e * count, count});
+  std::vector<size_t> load(states.empty() ? 0 : held.size() / states.size(), 0);
+  for (size_t i = 0; i < states.size(); ++i) {
+    const StateTensor& state = states[i];
+    size_t entry = static_cast<size_t>(elements_of_entry(state.shape, state.shard.dim)) *
+                   size_of(state.tensor.dtype());
+    for (const auto& [begin, holders] : holders_of(state, i, states.size(), held)) {
+      int64_t shard =
+          *std::min_element(holders.ranks.begin(), holders.ranks.end(), [&](int64_t a, int64_t b) {
+            return load[static_cast<size_t>(a)] < load[static_cast<size_t>(b)];
+          });
+      load[static_cast<size_t>(shard)] += static_cast<size_t>(holders.count) * entry;
+      bool whole = state.shard.dim == Shard::kWhole;
+      plan.push_back({state.name, whole ? state.name : fmt::format("{}@{}", state.name, begin),
+                      shard, begin, holders.count});
     }
   }
   return plan;
-}
-
-std::string manifest_to_json(const Manifest& m) {
-  json shards = json::array();
-  for (const ShardInfo& s : m.shards) {
-    shards.push_back(
-        {{"file", s.file}, {"bytes", s.bytes}, {"xxh3", fmt::format("{:016x}", s.checksum)}});
-  }
-  json tensors = json::object();
-  for (auto& [key, t] : m.tensors) {
-    json slices = json::array();
-    for (const SliceInfo& s : t.slices) {
-      slices.push_back(
-          {{"shard", s.shard}, {"begin", s.begin}, {"count", s.count}, {"key", s.key}});
-    }
-    tensors[key] = {{"dtype", std::string(name_of(t.dtype))},
-                    {"shape", std::vector<int64_t>(t.shape.begin(), t.shape.end())},
-                    {"slices", slices}};
-  }
-  json root = {{"format", "adagate checkpoint"},
-               {"version", kFormatVersion},
-               {"step", m.state.step},
-               {"epoch", m.state.epoch},
-               {"epoch_step", m.state.epoch_step},
-               {"consumed_samples", m.state.consumed_samples},
-               {"consumed_tokens", m.state.consumed_tokens},
-               {"extra", m.state.extra},
-               {"ranks", m.ranks},
-               {"expert_parallel", m.expert_parallel},
-               {"config", m.config_yaml},
-               {"shards", shards},
-               {"tensors", tensors}};
-  root["checksum"] = checksum_of(root);
-  return root.dump(1);
-}
-
-namespace {
-
-// All numbers of a manifest are whole and not negative; get<int64_t>() alone would take 1e30, too.
-int64_t natural(const json& value) {
-  check(value.is_number_integer(), "a number is not whole");
-  check(!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX, "a number is too large");
-  check(value.get<int64_t>() >= 0, "a number is negative");
-  return value.get<int64_t>();
-}
-
-StoredTensor stored_tensor_from(const json& item, int64_t shards) {
-  StoredTensor t;
-  t.dtype = dtype_from(item.at("dtype").get<std::string>());
-  std::vector<int64_t> dims;
-  for (const json& d : item.at("shape")) dims.push_back(natural(d));
-  t.shape = Shape(std::span<const int64_t>(dims));
-  int64_t covered = 0;
-  for (const json& s : item.at("slices")) {
-    t.slices.push_back({natural(s.at("shard")), natural(s.at("begin")), natural(s.at("count")),
-                        s.at("key").get<std::string>()});
-    const SliceInfo& slice = t.slices.back();
-    check(slice.shard >= 0 && slice.shard < shards, "a slice names shard {} of {}", slice.shard,
-          shards);
-    check(slice.begin == covered && slice.count > 0, "slices leave a hole or overlap");
-    check(!__builtin_add_overflow(covered, slice.count, &covered), "slices don't fit the tensor");
-  }
-  check(covered == (t.shape.rank() ? t.shape[0] : 1), "slices don't cover the tensor");
-  return t;
-}
-
-void verify_checksum(json& root) {
-  auto expected = root.at("checksum").get<std::string>();
-  root.erase("checksum");
-  check(checksum_of(root) == expected, "the manifest does not match its checksum: it is damaged");
-}
-
-}  // namespace
-
-Manifest manifest_from_json(const std::string& text, const std::string& source) {
-  try {
-    json root = json::parse(text);
-    check(root.is_object() && root.value("format", "") == "adagate checkpoint",
-          "it is not an adagate checkpoint's manifest");
-    int64_t version = natural(root.at("version"));
-    check(version >= 1 && version <= kFormatVersion,
-          "it has version {}, this program reads versions up to {}", version, kFormatVersion);
-    if (version >= 2) verify_checksum(root);
-    Manifest m;
-    m.state.step = natural(root.at("step"));
-    m.state.epoch = natural(root.at("epoch"));
-    m.state.epoch_step = natural(root.at("epoch_step"));
-    m.state.consumed_samples = natural(root.at("consumed_samples"));
-    m.state.consumed_tokens = natural(root.at("consumed_tokens"));
-    m.state.extra = root.at("extra").get<std::map<std::string, std::string>>();
-    m.ranks = natural(root.at("ranks"));
-    m.expert_parallel = natural(root.at("expert_parallel"));
-    m.config_yaml = root.at("config").get<std::string>();
-    for (const json& s : root.at("shards")) {
-      auto file = s.at("file").get<std::string>();
-      check(file.find('/') == std::string::npos, "a shard lies outside the directory");
-      m.shards.push_back({file, natural(s.at("bytes")),
-                          std::stoull(s.at("xxh3").get<std::string>(), nullptr, 16)});
-    }
-    for (auto& [key, item] : root.at("tensors").items()) {
-      m.tensors[key] = stored_tensor_from(item, static_cast<int64_t>(m.shards.size()));
-    }
-    return m;
-  } catch (const Error& e) {
-    fail("{}: {}", source, e.what());
-  } catch (const std::exception&) {
-    fail("{}: the manifest is damaged: its JSON or one of its entries can't be read", source);
-  }
 }
 
 }  // namespace adagate

@@ -20,29 +20,41 @@ Report shards_report(const std::filesystem::path& path, const Manifest& manifest
   return report;
 }
 
-// An object with the list of the parameters' tensors and the totals.
+// A line of the text, an object of the list.
+void add_tensor(const std::string& name, const StoredTensor& tensor, std::string& text,
+                ordered_json& list) {
+  size_t slices = tensor.slices.size();
+  text += fmt::format("  {:<48} {:<5} {:<20} {}\n", name, name_of(tensor.dtype), tensor.shape.str(),
+                      slices > 1 ? fmt::format("{} slices", slices) : "");
+  list.push_back({{"name", name},
+                  {"type", name_of(tensor.dtype)},
+                  {"shape", std::vector<int64_t>(tensor.shape.begin(), tensor.shape.end())},
+                  {"slices", slices}});
+}
+
+// An object with the lists of the parameters' tensors and of other state, and the totals.
 Report tensors_report(const Manifest& manifest) {
   constexpr std::string_view kValue = "value/";
-  std::string text;
-  ordered_json tensors = ordered_json::array();
+  std::string text, others;
+  ordered_json tensors = ordered_json::array(), states = ordered_json::array();
   int64_t elements = 0, moments = 0;
   for (auto& [key, tensor] : manifest.tensors) {
-    if (key.rfind(kValue, 0) != 0) {
+    if (key.starts_with(kValue)) {
+      elements += tensor.shape.numel();
+      add_tensor(key.substr(kValue.size()), tensor, text, tensors);
+    } else if (kind_of(key).starts_with("adam")) {
       moments++;
-      continue;
+    } else {
+      add_tensor(key, tensor, others, states);
     }
-    elements += tensor.shape.numel();
-    std::string name = key.substr(kValue.size());
-    size_t slices = tensor.slices.size();
-    text += fmt::format("  {:<48} {:<5} {:<20} {}\n", name, name_of(tensor.dtype),
-                        tensor.shape.str(), slices > 1 ? fmt::format("{} slices", slices) : "");
-    tensors.push_back({{"name", name},
-                       {"type", name_of(tensor.dtype)},
-                       {"shape", std::vector<int64_t>(tensor.shape.begin(), tensor.shape.end())},
-                       {"slices", slices}});
   }
   text += fmt::format("{} parameters in all, {} tensors of optimizer state\n", elements, moments);
-  return {text, {{"tensors", tensors}, {"parameters", elements}, {"optimizer_tensors", moments}}};
+  if (!others.empty()) text += "other state\n" + others;
+  return {text,
+          {{"tensors", tensors},
+           {"parameters", elements},
+           {"optimizer_tensors", moments},
+           {"states", states}}};
 }
 
 }  // namespace

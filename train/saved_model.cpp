@@ -8,6 +8,7 @@
 #include "train/config/config_tree.h"
 #include "train/config/yaml_loader.h"
 #include "train/kept_tokenizer.h"
+#include "train/run_state.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -69,9 +70,7 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
   saved.model = std::make_unique<Decoder>(model, saved.config.moe, saved.mesh);
   DType compute = saved.config.precision == "bf16" ? DType::bf16 : DType::f32;
   saved.store = std::make_unique<ParameterStore>(*saved.model, StoreOptions{.compute = compute});
-  std::vector<CheckpointTensor> values;
-  for (Parameter* p : saved.store->parameters()) values.push_back({"value", p, p->master()});
-  load_checkpoint(checkpoint, values, saved.mesh);
+  load_checkpoint(checkpoint, model_states(*saved.store, *saved.model), saved.mesh, kModelKinds);
   saved.store->refresh_compute();
   return saved;
 }

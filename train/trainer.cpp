@@ -19,6 +19,7 @@
 #include "train/memory_check.h"
 #include "train/rank_facts.h"
 #include "train/resume.h"
+#include "train/run_state.h"
 #include "train/saved_model.h"
 #include "train/shared_output.h"
 #include "train/signals.h"
@@ -189,14 +190,10 @@ void Trainer::claim_output() {
   });
 }
 
-std::vector<CheckpointTensor> Trainer::checkpoint_tensors() {
-  std::vector<CheckpointTensor> tensors;
-  for (Parameter* p : store_->parameters()) tensors.push_back({"value", p, p->master()});
-  for (Parameter* p : store_->parameters()) {
-    tensors.push_back({"adam_m", p, optimizer_->first_moment(*p)});
-    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});
-  }
-  return tensors;
+std::vector<StateTensor> Trainer::states() const {
+  std::vector<StateTensor> states = model_states(*store_, *model_);
+  for (StateTensor& moment : optimizer_->states()) states.push_back(std::move(moment));
+  return states;
 }
 
 std::optional<fs::path> Trainer::checkpoint_to_resume() {
@@ -226,7 +223,7 @@ void Trainer::load_state() {
   check_same_file(*mesh_.world, "checkpoint.resume", *resumed_from_ / "manifest.json");
   on_all_ranks(*mesh_.world,
                [&] { saved_run_ = open_saved_run(*resumed_from_, config_, *tokenizer_); });
-  state_ = load_checkpoint(*resumed_from_, checkpoint_tensors(), mesh_).state;
+  state_ = load_checkpoint(*resumed_from_, states(), mesh_).state;
   trim_allocator();
   store_->refresh_compute();
   optimizer_->set_steps(state_.step - saved_run_->record.skipped_steps);
@@ -301,8 +298,8 @@ void Trainer::save() {
             .schedule = schedule_}
       .write(state_);
   write_best(best_, state_.extra);
-  fs::path path = save_checkpoint(checkpoint_directory(), checkpoint_tensors(), state_,
-                                  options_.config_yaml, mesh_, 0);
+  fs::path path =
+      save_checkpoint(checkpoint_directory(), states(), state_, options_.config_yaml, mesh_, 0);
   keeper_.saved(path);
   saved_step_ = state_.step;
   save_due_ = false;

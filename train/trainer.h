@@ -72,9 +72,9 @@ class Trainer {
   void load_state();
   void follow_saved_run();
   void begin_stretch();
-  std::string data_hash() const;        // of the training text's tokens
-  std::string validation_hash() const;  // of data.validation's; empty: none
-  std::vector<CheckpointTensor> checkpoint_tensors();
+  std::string data_hash() const;            // of the training text's tokens
+  std::string validation_hash() const;      // of data.validation's; empty: none
+  std::vector<StateTensor> states() const;  // what a checkpoint holds
   StepReport one_step();
   TrainingEnd train();
   std::optional<double> run_evaluation();  // the loss; none: it was stopped

@@ -1,4 +1,5 @@
-// A named tree of parameters. `forward` is typed and belongs to each layer; modules are not copied.
+// A named tree of parameters and state. `forward` is typed and belongs to each layer; modules are
+// not copied.
 #pragma once
 
 #include <functional>
@@ -27,7 +28,17 @@ class Module {
     }
   }
 
-  // The same without the names, which cost strings.
+  // All state that is no parameter, named alike.
+  void for_each_state(const std::function<void(const std::string&, Tensor&, const Shard&)>& fn,
+                      const std::string& prefix = "") {
+    for (auto& entry : entries_) {
+      std::string name = prefix.empty() ? entry.name : prefix + "." + entry.name;
+      if (entry.state) fn(name, *entry.state, entry.shard);
+      if (entry.module) entry.module->for_each_state(fn, name);
+    }
+  }
+
+  // The parameters without their names, which cost strings.
   template <class F>
   void visit_parameters(F&& fn) const {
     for (auto& entry : entries_) {
@@ -38,17 +49,25 @@ class Module {
 
  protected:
   void add(std::string name, Parameter& parameter) {
-    entries_.push_back({std::move(name), &parameter, nullptr});
+    entries_.push_back({.name = std::move(name), .parameter = &parameter});
   }
   void add(std::string name, Module& module) {
-    entries_.push_back({std::move(name), nullptr, &module});
+    entries_.push_back({.name = std::move(name), .module = &module});
+  }
+  // A tensor that no gradient changes and that a run which goes on needs as it was: checkpoints
+  // hold it, and fill it in place. `shard`: which part of it this rank has (experts of its own).
+  // Copies of the same part must be the same bits on all ranks that have it.
+  void add_state(std::string name, Tensor& tensor, const Shard& shard = {}) {
+    entries_.push_back({.name = std::move(name), .state = &tensor, .shard = shard});
   }
 
  private:
   struct Entry {
     std::string name;
-    Parameter* parameter;
-    Module* module;
+    Parameter* parameter = nullptr;
+    Module* module = nullptr;
+    Tensor* state = nullptr;
+    Shard shard = {};
   };
   std::vector<Entry> entries_;
 };

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/autograd/tape.h"
+#include "core/nn/state.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
@@ -42,6 +43,11 @@ class Parameter {
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return name_; }  // global, e.g. "blocks.3.moe.gate.weight"
   int64_t numel() const { return spec_.shape.numel(); }
+  // Which part of the whole is here.
+  Shard shard() const {
+    if (spec_.global_dim0 == 0) return {};
+    return {.dim = 0, .begin = spec_.shard_begin, .global = spec_.global_dim0};
+  }
 
   // The value ops compute with (compute precision), wired to the gradient.
   const Tensor& tensor() const { return value_; }

@@ -64,4 +64,13 @@ Tensor AdamW::second_moment(const Parameter& p) const {
   return v.slice(p.offset(), p.offset() + p.numel()).reshape(p.spec().shape);
 }
 
+std::vector<StateTensor> AdamW::states() const {
+  std::vector<StateTensor> states;
+  for (Parameter* p : store_.parameters()) {
+    states.push_back(state_tensor("adam_m/" + p->name(), first_moment(*p), p->shard()));
+    states.push_back(state_tensor("adam_v/" + p->name(), second_moment(*p), p->shard()));
+  }
+  return states;
+}
+
 }  // namespace adagate

@@ -27,6 +27,9 @@ class AdamW {
   Tensor first_moment(const Parameter& parameter) const;
   Tensor second_moment(const Parameter& parameter) const;
 
+  // Both moments of every parameter: "adam_m/" and "adam_v/" before its name.
+  std::vector<StateTensor> states() const;
+
  private:
   struct Segment {  // neighbouring parameters with the same decay
     FlatRange range;

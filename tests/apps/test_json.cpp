@@ -185,7 +185,7 @@ TEST_CASE("inspect --json: a checkpoint") {
   CHECK(keys_of(checkpoint) == Keys{"configuration", "consumed_samples", "consumed_tokens", "epoch",
                                     "epoch_step", "expert_parallel", "extra", "kind",
                                     "optimizer_tensors", "parameters", "path", "ranks", "shards",
-                                    "step", "tensors"});
+                                    "states", "step", "tensors"});
   CHECK(checkpoint["path"] == workshop().model() + "/checkpoints/step-00000030");
   CHECK(checkpoint["kind"] == "checkpoint");
   CHECK(checkpoint["step"] == 30);

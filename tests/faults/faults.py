@@ -258,9 +258,9 @@ FAULTS = [
           '->default_str("auto")', '->default_str("none")', "^apps$"),
 
     # Checkpoints and resuming.
-    Fault("checkpoint: a skipped moment", "train/trainer.cpp",
-          '    tensors.push_back({"adam_v", p, optimizer_->second_moment(*p)});\n', "",
-          "^(train|faults_resume)$"),
+    Fault("checkpoint: a skipped moment", "core/optim/adamw.cpp",
+          '    states.push_back(state_tensor("adam_v/" + p->name(), second_moment(*p), '
+          'p->shard()));\n', "", "^(train|faults_resume)$"),
     Fault("resume: AdamW counts its steps anew", "train/trainer.cpp",
           "optimizer_->set_steps(state_.step", "optimizer_->set_steps(0 * state_.step",
           "^(train|faults_resume)$"),
@@ -268,7 +268,16 @@ FAULTS = [
           "data.position = {state.epoch, state.epoch_step};",
           "data.position = {state.epoch, 0};", "^(train|faults_resume)$"),
     Fault("checkpoint: experts are stored at their local place", "train/checkpoint_layout.cpp",
-          "rank, e * count, count});", "rank, 0, count});", "^train$", True),
+          "shard, begin, holders.count});", "shard, 0, holders.count});", "^train$", True),
+    Fault("checkpoint: a stored tensor that nobody asks for is ignored", "train/checkpoint.cpp",
+          "check(!counts || asked.count(name) > 0,", "check(true,", "^train$"),
+    Fault("checkpoint: what modules register is left out", "train/run_state.cpp",
+          '    states.push_back(state_tensor("state/" + name, tensor, shard));\n', "", "^train$"),
+    Fault("checkpoint: a tensor is taken for one of another type", "train/checkpoint.cpp",
+          "check(stored.dtype == t.tensor.dtype(),", "check(true,", "^train$"),
+    Fault("checkpoint: parts along another dimension are read as rows",
+          "train/checkpoint_layout.cpp", "return {outer, begin * inner,",
+          "return {1, begin * inner,", "^train$"),
     Fault("checkpoint: a damaged shard is not noticed", "train/checkpoint.cpp",
           "check(checksum_file(file) == shard.checksum,", "check(true,", "^train"),
 
@@ -548,7 +557,7 @@ FAULTS = [
           "^faults_ranks$"),
 
     Fault("resume: every rank takes the first rank's experts", "train/checkpoint.cpp",
-          "int64_t first = whole ? 0 : spec.shard_begin;", "int64_t first = 0;", "^train$"),
+          "state.shard.dim, state.shard.begin,", "state.shard.dim, 0,", "^train$"),
 
     # Stopping.
     Fault("signals: a second Ctrl-C changes nothing", "train/signals.cpp",

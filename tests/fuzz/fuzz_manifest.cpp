@@ -1,6 +1,7 @@
 // Text as a checkpoint's manifest.
 #include "tests/fuzz/fuzz.h"
 #include "train/checkpoint_layout.h"
+#include "train/manifest.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace adagate;
@@ -15,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         fuzz::expect(slice.begin == at && slice.count > 0, "slices follow each other");
         at += slice.count;
       }
-      fuzz::expect(at == (tensor.shape.rank() ? tensor.shape[0] : 1), "slices cover the tensor");
+      fuzz::expect(at == extent_of(tensor.shape, tensor.cut), "slices cover the tensor");
     }
     // What was understood can be written, and is understood the same again.
     std::string written = manifest_to_json(manifest);

@@ -9,7 +9,6 @@
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
 #include "train/checkpoint.h"
-#include "train/checkpoint_layout.h"
 
 using namespace adagate;
 namespace fs = std::filesystem;
@@ -37,26 +36,24 @@ struct Toy : Module {
 struct ToyState {
   Toy model;
   ParameterStore store;
-  std::vector<CheckpointTensor> tensors;
+  std::vector<StateTensor> tensors;
 
   explicit ToyState(const Mesh& mesh, int64_t width = 3)
       : model(mesh, width), store(model, StoreOptions{}) {
-    for (const char* kind : {"value", "adam_m", "adam_v"}) {
+    for (std::string kind : {"value", "adam_m", "adam_v"}) {
       for (Parameter* p : store.parameters()) {
-        Tensor t =
-            std::string(kind) == "value" ? p->master() : Tensor::zeros(p->spec().shape, DType::f32);
-        tensors.push_back({kind, p, t});
+        Tensor t = kind == "value" ? p->master() : Tensor::zeros(p->spec().shape, DType::f32);
+        tensors.push_back(state_tensor(kind + "/" + p->name(), t, p->shard()));
       }
     }
   }
 
   // Every element of every tensor gets a value of its own, by its global place.
-  static float expected(const CheckpointTensor& t, int64_t i) {
-    int64_t kind = t.kind == "value" ? 1 : t.kind == "adam_m" ? 2 : 3;
-    int64_t name = static_cast<int64_t>(t.parameter->name().size());
-    const ParameterSpec& spec = t.parameter->spec();
-    int64_t row = t.parameter->numel() / spec.shape[0];
-    return static_cast<float>(kind * 10000 + name * 1000 + spec.shard_begin * row + i);
+  static float expected(const StateTensor& t, int64_t i) {
+    int64_t kind = kind_of(t.name) == "value" ? 1 : kind_of(t.name) == "adam_m" ? 2 : 3;
+    auto name = static_cast<int64_t>(t.name.size() - kind_of(t.name).size() - 1);
+    int64_t row = t.tensor.numel() / t.tensor.shape()[0];
+    return static_cast<float>(kind * 10000 + name * 1000 + t.shard.begin * row + i);
   }
   void fill() {
     for (auto& t : tensors)
@@ -228,7 +225,7 @@ TEST_CASE("checkpoint: another model's is refused") {
   REQUIRE(contains(message, "another model"));
   // One tensor more in the model, one more in the checkpoint.
   ToyState more(make_self_mesh()), less(make_self_mesh());
-  more.tensors.push_back({"adam_x", &more.model.vector, more.tensors[1].tensor});
+  more.tensors.push_back(state_tensor("adam_x/vector", more.tensors[1].tensor));
   auto load = [&](ToyState& toy) {
     load_checkpoint(dir / step_name(5), toy.tensors, make_self_mesh());
   };
@@ -304,7 +301,7 @@ TEST_CASE("weights: exported to one file and read back on another layout") {
   ToyState toy(make_self_mesh());
   toy.fill();
   for (auto& t : toy.tensors)
-    if (t.kind == "value") t.tensor.fill(0);
+    if (kind_of(t.name) == "value") t.tensor.fill(0);
   load_weights(file, toy.store.parameters());
   REQUIRE(toy.matches());
 

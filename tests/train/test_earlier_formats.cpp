@@ -8,6 +8,7 @@
 #include "tests/support/test_paths.h"
 #include "tests/train/watched_run.h"
 #include "train/config/yaml_loader.h"
+#include "train/run_state.h"
 
 namespace adagate {
 namespace {
@@ -45,10 +46,10 @@ std::map<std::string, std::vector<float>> stored_values() {
 }
 
 // The part of a rank that holds these entries of the first dimension.
-std::vector<float> part_of(const std::vector<float>& whole, const Parameter& p) {
-  int64_t row = p.spec().shape[0] ? p.numel() / p.spec().shape[0] : 1;
-  auto first = whole.begin() + p.spec().shard_begin * row;
-  return {first, first + p.numel()};
+std::vector<float> part_of(const std::vector<float>& whole, const StateTensor& state) {
+  int64_t row = state.tensor.numel() / state.count();
+  auto first = whole.begin() + state.shard.begin * row;
+  return {first, first + state.tensor.numel()};
 }
 
 }  // namespace
@@ -67,18 +68,14 @@ TEST_CASE("format 2: values and moments are read on any layout") {
       Decoder model(config.model, config.moe, mesh);
       ParameterStore store(model, {});
       AdamW adamw(store, {});
-      std::vector<CheckpointTensor> tensors;
-      for (Parameter* p : store.parameters()) {
-        tensors.push_back({"value", p, p->master()});
-        tensors.push_back({"adam_m", p, adamw.first_moment(*p)});
-        tensors.push_back({"adam_v", p, adamw.second_moment(*p)});
-      }
-      Manifest manifest = load_checkpoint(kCheckpoint, tensors, mesh);
+      std::vector<StateTensor> states = model_states(store, model);
+      for (const StateTensor& moment : adamw.states()) states.push_back(moment);
+      Manifest manifest = load_checkpoint(kCheckpoint, states, mesh);
       std::lock_guard lock(mutex);
       if (manifest.tensors.size() != stored.size()) wrong.emplace_back("their number");
-      for (const CheckpointTensor& t : tensors)
-        if (t.tensor.to_floats() != part_of(stored.at(t.key()), *t.parameter))
-          wrong.push_back(t.key());
+      for (const StateTensor& state : states)
+        if (state.tensor.to_floats() != part_of(stored.at(state.name), state))
+          wrong.push_back(state.name);
     });
     CHECK(wrong.empty());
   }

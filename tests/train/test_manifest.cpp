@@ -4,6 +4,7 @@
 #include "core/io/safetensors.h"
 #include "tests/support/catch.h"
 #include "train/checkpoint_layout.h"
+#include "train/manifest.h"
 
 namespace adagate {
 namespace {
@@ -52,6 +53,16 @@ TEST_CASE("manifest: what is written is read back") {
   CHECK(m.shards[0].checksum == 0xfedcba9876543210u);
   CHECK(m.tensors.at("value/a").shape == Shape{4, 3});
   CHECK(m.tensors.at("value/a").slices[1].begin == 1);
+  // Other cuts than along the first dimension.
+  for (int cut : {1, Shard::kElements}) {
+    Manifest other = two_shards();
+    StoredTensor& a = other.tensors["value/a"];
+    a.cut = cut;
+    a.slices.back().count = extent_of(a.shape, cut) - 1;
+    StoredTensor read = manifest_from_json(manifest_to_json(other), "m.json").tensors["value/a"];
+    CHECK(read.cut == cut);
+    CHECK(read.slices.back().count == a.slices.back().count);
+  }
   // The first version had no checksum.
   json old = json::parse(manifest_to_json(m));
   old["version"] = 1;
@@ -110,11 +121,16 @@ TEST_CASE("manifest: slices cover a tensor once, from its start to its end") {
 }
 
 TEST_CASE("manifest: other kinds of damage are named") {
-  CHECK_THAT(error_of([](json& m) { m["version"] = 3; }), Catch::Contains("up to 2"));
+  CHECK_THAT(error_of([](json& m) { m["version"] = 4; }), Catch::Contains("up to 3"));
   CHECK_THAT(error_of([](json& m) { m["version"] = 0; }), Catch::Contains("it has version 0"));
   CHECK_THAT(error_of([](json& m) { m["format"] = "other"; }), Catch::Contains("not an adagate"));
   CHECK_THAT(error_of([](json& m) { m["tensors"]["value/a"]["dtype"] = "f16"; }),
              Catch::EndsWith("unknown element type f16"));
+  for (auto [cut, message] : {std::pair<json, const char*>{2, "cut along dimension 2"},
+                              {-1, "a number is negative"},
+                              {"rows", "a number is not whole"}})
+    CHECK_THAT(error_of([&](json& m) { m["tensors"]["value/a"]["cut"] = cut; }),
+               Catch::EndsWith(message));
   for (auto change : std::vector<std::function<void(json&)>>{
            [](json& m) { m["extra"]["seed"] = 4; }, [](json& m) { m.erase("extra"); },
            [](json& m) { m["config"] = 4; }, [](json& m) { m.erase("config"); },

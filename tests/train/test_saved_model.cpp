@@ -4,8 +4,8 @@
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
-#include "train/checkpoint_layout.h"
 #include "train/checkpoint_report.h"
+#include "train/manifest.h"
 #include "train/saved_model.h"
 
 namespace adagate {
