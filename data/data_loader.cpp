@@ -66,6 +66,7 @@ void DataLoader::restore(const DataState& state) {
 void DataLoader::set_order(std::vector<int64_t> order) {
   check(position_.step == 0, "data loader: the order can change between epochs, not before step {}",
         position_.step);
+  if (order == sampler_.order()) return;  // batches that are made already are the right ones
   sampler_.set_order(std::move(order));
   restart();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <string_view>
 
 #include "core/base/error.h"
@@ -95,6 +96,42 @@ void check_same_weights(ParameterStore& store, const Mesh& mesh, const std::stri
         names.of(other), names.of(r), when,
         experts ? first.dense : all[static_cast<size_t>(twin)].expert,
         experts ? here.dense : here.expert);
+  }
+}
+
+void check_same_states(const std::vector<StateTensor>& states, const Mesh& mesh,
+                       const std::string& when) {
+  Communicator& world = *mesh.world;
+  if (world.size() == 1) return;
+  struct Part {
+    int64_t begin, count;
+    uint64_t hash;
+  };
+  std::vector<const StateTensor*> compared;
+  std::vector<RankFact> facts;
+  std::vector<Part> own, all;
+  for (const StateTensor& state : states) {
+    if (kind_of(state.name) == "value" || kind_of(state.name).starts_with("adam")) continue;
+    const auto* bytes = static_cast<const char*>(state.tensor.raw());
+    compared.push_back(&state);
+    facts.push_back({state.name, state.shape.str()});
+    own.push_back(
+        {state.shard.begin, state.count(), checksum_bytes({bytes, state.tensor.bytes()})});
+  }
+  same_on_all_ranks(world, facts, "all ranks of a run have the same state");
+  all.resize(own.size() * static_cast<size_t>(world.size()));
+  world.all_gather(own.data(), all.data(), static_cast<int64_t>(3 * own.size()), DType::i64);
+  for (size_t i = 0; i < compared.size(); ++i) {
+    std::map<std::pair<int64_t, int64_t>, int> holders;  // of each part, the first rank
+    for (int r = 0; r < world.size(); ++r) {
+      auto part_of = [&](int rank) { return all[static_cast<size_t>(rank) * own.size() + i]; };
+      Part part = part_of(r);
+      int twin = holders.emplace(std::pair(part.begin, part.count), r).first->second;
+      if (part.hash == part_of(twin).hash) continue;
+      RankNames names(world);
+      fail("{} and {} do not have the same {} {}: go on from the last checkpoint", names.of(twin),
+           names.of(r), compared[i]->name, when);
+    }
   }
 }
 

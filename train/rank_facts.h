@@ -35,4 +35,9 @@ void check_same_file(Communicator& world, const std::string& key,
 // "at the start", "after step 100".
 void check_same_weights(ParameterStore& store, const Mesh& mesh, const std::string& when);
 
+// The same of state that is no parameter and no moment of one: equal parts of it are the same bits
+// on all ranks that have them. Collective.
+void check_same_states(const std::vector<StateTensor>& states, const Mesh& mesh,
+                       const std::string& when);
+
 }  // namespace adagate

@@ -56,7 +56,22 @@ std::string contrast(const std::vector<ConfigChange>& changes, const fs::path& c
                      checkpoint.string(), listed(changes, ", ", then));
 }
 
+constexpr const char* kOrder = "data/order";
+
+// Room for the order that a checkpoint holds; none where it holds none.
+Tensor stored_order(const Manifest& manifest) {
+  auto stored = manifest.tensors.find(kOrder);
+  if (stored == manifest.tensors.end()) return {};
+  check(stored->second.shape.rank() == 1, "{} has the shape {}: it is no order of samples", kOrder,
+        stored->second.shape);
+  return Tensor::zeros(stored->second.shape, DType::i64);
+}
+
 }  // namespace
+
+StateTensor order_state(Tensor order) {
+  return state_tensor(kOrder, std::move(order));
+}
 
 std::string hash_text(uint64_t hash) {
   return fmt::format("{:016x}", hash);
@@ -111,7 +126,8 @@ SavedRun open_saved_run(const fs::path& checkpoint, const RunConfig& config,
   SavedRun saved{.checkpoint = checkpoint,
                  .config_yaml = manifest.config_yaml,
                  .config = read_config<RunConfig>(tree),
-                 .record = RunRecord::read(manifest.state)};
+                 .record = RunRecord::read(manifest.state),
+                 .order = stored_order(manifest)};
   int64_t& vocabulary = saved.config.model.vocabulary;
   if (vocabulary == 0) vocabulary = tokenizer.vocabulary_size();
   auto other = with_role(KeyRole::identity, config_changes(saved.config, config, {}));
@@ -132,6 +148,10 @@ void restore_position(const SavedRun& saved, const TrainingState& state, const R
   data.seed = static_cast<uint64_t>(record.seed);
   data.dataset_size = record.dataset_size;
   data.global_batch = record.global_batch;
+  if (saved.order) {
+    const auto* order = saved.order.data<int64_t>();
+    data.order.assign(order, order + saved.order.numel());
+  }
   loader.restore(data);
 }
 

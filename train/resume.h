@@ -38,7 +38,12 @@ struct SavedRun {
   std::string config_yaml;  // of the run that wrote it
   RunConfig config;         // the same, its vocabulary filled in
   RunRecord record;
+  // Of its samples, i64 [samples], filled when its state is read; none: the shuffle's.
+  Tensor order = {};
 };
+
+// The order of the samples, i64 [samples], as state of a checkpoint.
+StateTensor order_state(Tensor order);
 
 // Throws Error when a run of `config` with `tokenizer` can't go on from the checkpoint: what
 // differs of tokenizer, model, data order or seed, and the remedy.

@@ -9,6 +9,7 @@
 #include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
 #include "core/io/atomic_file.h"
+#include "core/io/safetensors.h"
 #include "parallel/agree.h"
 #include "parallel/watchdog.h"
 #include "train/config/config_writer.h"
@@ -57,6 +58,8 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                       static_cast<int>(config_.parallel.expert))),
       keeper_(checkpoint_directory(), config_.checkpoint.keep, mesh_.world->rank() == 0) {
   if (options_.config_yaml.empty()) options_.config_yaml = write_yaml(config_);
+  for (const StateTensor& state : options_.states)
+    check(kind_of(state.name) == "run", "the caller's state {} must be called run/...", state.name);
   on_all_ranks(*mesh_.world, [&] {
     tokenizer_ = named("data.tokenizer", [&] { return load_tokenizer(config_.data.tokenizer); });
     check_vocabulary(config_, *tokenizer_);
@@ -193,6 +196,7 @@ void Trainer::claim_output() {
 std::vector<StateTensor> Trainer::states() const {
   std::vector<StateTensor> states = model_states(*store_, *model_);
   for (StateTensor& moment : optimizer_->states()) states.push_back(std::move(moment));
+  states.insert(states.end(), options_.states.begin(), options_.states.end());
   return states;
 }
 
@@ -223,7 +227,9 @@ void Trainer::load_state() {
   check_same_file(*mesh_.world, "checkpoint.resume", *resumed_from_ / "manifest.json");
   on_all_ranks(*mesh_.world,
                [&] { saved_run_ = open_saved_run(*resumed_from_, config_, *tokenizer_); });
-  state_ = load_checkpoint(*resumed_from_, states(), mesh_).state;
+  std::vector<StateTensor> asked = states();
+  if (saved_run_->order) asked.push_back(order_state(saved_run_->order));
+  state_ = load_checkpoint(*resumed_from_, asked, mesh_).state;
   trim_allocator();
   store_->refresh_compute();
   optimizer_->set_steps(state_.step - saved_run_->record.skipped_steps);
@@ -277,12 +283,31 @@ void Trainer::begin_stretch() {
   for (auto* observer : observers_) observer->on_resume({start_step_, changes_});
 }
 
+void Trainer::begin_epoch() {
+  DataPosition position = loader_->position();
+  if (!epoch_hook_ || position.step != 0) return;
+  set_progress_note(fmt::format("start of epoch {}", position.epoch));
+  std::vector<int64_t> order = epoch_hook_(position.epoch);
+  std::string_view bytes(reinterpret_cast<const char*>(order.data()), 8 * order.size());
+  same_on_all_ranks(
+      *mesh_.world,
+      {{fmt::format("the order of the samples in epoch {}", position.epoch),
+        fmt::format("{} samples, {}", order.size(), hash_text(checksum_bytes(bytes)))}},
+      "the hook at an epoch's start gives all ranks the same");
+  on_all_ranks(*mesh_.world, [&] { loader_->set_order(std::move(order)); });
+}
+
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
-  check_same_weights(*store_, mesh_, fmt::format("after step {}", state_.step));
+  std::string when = fmt::format("after step {}", state_.step);
+  check_same_weights(*store_, mesh_, when);
   set_progress_note(fmt::format("checkpoint of step {}", state_.step));
   auto start = PhaseTimer::Clock::now();
   DataState data = loader_->state();
+  std::vector<StateTensor> saved = states();
+  if (!data.order.empty())
+    saved.push_back(order_state(Tensor::from(data.order, {data.dataset_size})));
+  check_same_states(saved, mesh_, when);
   state_.epoch = data.position.epoch;
   state_.epoch_step = data.position.step;
   RunRecord{.seed = static_cast<int64_t>(data.seed),
@@ -299,7 +324,7 @@ void Trainer::save() {
       .write(state_);
   write_best(best_, state_.extra);
   fs::path path =
-      save_checkpoint(checkpoint_directory(), states(), state_, options_.config_yaml, mesh_, 0);
+      save_checkpoint(checkpoint_directory(), saved, state_, options_.config_yaml, mesh_, 0);
   keeper_.saved(path);
   saved_step_ = state_.step;
   save_due_ = false;
@@ -405,6 +430,7 @@ TrainingEnd Trainer::train() {
     if (end) return *end;
   }
   while (state_.step < total_steps_) {
+    begin_epoch();
     StepReport report = one_step();
     if (!stretch_begun_) begin_stretch();
     for (auto* observer : observers_) observer->on_step(report);

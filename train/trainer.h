@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -32,7 +33,14 @@ struct TrainerOptions {
   // Keys and sections that may differ from those of the run gone on from although they change what
   // is computed.
   std::vector<std::string> allowed_changes = {};
+  // State of the caller's, "run/" and a name, that is saved with the run's and filled where the run
+  // goes on. On every rank the same names.
+  std::vector<StateTensor> states = {};
 };
+
+// The order of the samples in an epoch: a permutation of them, the same on every rank; empty: the
+// seeded shuffle's, or that of the data without data.shuffle.
+using EpochHook = std::function<std::vector<int64_t>(int64_t epoch)>;
 
 // Everything a run holds. All methods are collective; the same config on every rank, which is
 // checked (rank_facts.h).
@@ -46,6 +54,11 @@ class Trainer {
 
   // Observers are told on this rank only; they must outlive the run.
   void observe(TrainingObserver& observer) { observers_.push_back(&observer); }
+
+  // `hook` is asked on all ranks, and may communicate, before the first step of every epoch; not
+  // again for an epoch that is gone on with in its middle, whose order the checkpoint holds.
+  // Without a hook the order stays.
+  void at_epoch_start(EpochHook hook) { epoch_hook_ = std::move(hook); }
 
   // Trains until train.length, train.stop_at_loss, or a signal to stop, which saves first.
   TrainingEnd run();
@@ -72,6 +85,7 @@ class Trainer {
   void load_state();
   void follow_saved_run();
   void begin_stretch();
+  void begin_epoch();                       // at an epoch's start
   std::string data_hash() const;            // of the training text's tokens
   std::string validation_hash() const;      // of data.validation's; empty: none
   std::vector<StateTensor> states() const;  // what a checkpoint holds
@@ -101,6 +115,7 @@ class Trainer {
   std::unique_ptr<RoutingStep> evaluation_routing_;
   std::optional<LearningRate> learning_rate_;
   std::vector<TrainingObserver*> observers_;
+  EpochHook epoch_hook_;
   std::optional<std::filesystem::path> resumed_from_;
   std::optional<SavedRun> saved_run_;  // gone on from
   std::vector<ConfigChange> changes_;  // since then
