@@ -1,10 +1,23 @@
 #include "data/data_loader.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/base/error.h"
 
 namespace adagate {
+namespace {
+
+// Null where samples are counted, not their tokens.
+SampleLengths lengths_of(const Dataset& dataset, const BatchRule& batch) {
+  if (batch.unit != BatchRule::Unit::tokens) return nullptr;
+  auto lengths = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(dataset.size()));
+  for (int64_t id = 0; id < dataset.size(); ++id)
+    (*lengths)[static_cast<size_t>(id)] = static_cast<int32_t>(dataset.length(id));
+  return lengths;
+}
+
+}  // namespace
 
 DataLoader::DataLoader(const Dataset& dataset, const SamplerConfig& config, int rank, int ranks,
                        int prefetch)
@@ -13,7 +26,8 @@ DataLoader::DataLoader(const Dataset& dataset, const SamplerConfig& config, int 
       rank_(rank),
       ranks_(ranks),
       prefetch_(prefetch),
-      sampler_(config, dataset.size()) {
+      lengths_(lengths_of(dataset, config.batch)),
+      sampler_(config, dataset.size(), lengths_) {
   check(rank >= 0 && rank < ranks, "data loader: rank {} of {}", rank, ranks);
   restart();
 }
@@ -34,12 +48,29 @@ void DataLoader::restart() {
 
 StepBatches DataLoader::next_step() {
   StepBatches batches = prefetcher_->next();
-  position_ = sampler_.after(position_);
+  DataPosition next = sampler_.after(position_);
+  if (next.epoch > position_.epoch && !even_epochs()) epoch_steps_.push_back(position_.step + 1);
+  position_ = next;
   return batches;
 }
 
+int64_t DataLoader::steps_in(int64_t epoch) const {
+  bool finished = epoch < static_cast<int64_t>(epoch_steps_.size());
+  return finished ? epoch_steps_[static_cast<size_t>(epoch)] : sampler_.steps_in(epoch);
+}
+
+int64_t DataLoader::tokens_per_epoch() const {
+  check(lengths_ != nullptr, "data loader: tokens are not counted");
+  return std::accumulate(lengths_->begin(), lengths_->end(), int64_t{0});
+}
+
 DataState DataLoader::state() const {
-  return {position_, sampler_.order(), config_.seed, dataset_.size(), config_.global_batch};
+  return {.position = position_,
+          .order = sampler_.order(),
+          .epoch_steps = epoch_steps_,
+          .seed = config_.seed,
+          .dataset_size = dataset_.size(),
+          .batch = config_.batch};
 }
 
 void DataLoader::restore(const DataState& state) {
@@ -47,19 +78,28 @@ void DataLoader::restore(const DataState& state) {
         "data.train has {} samples, but the saved run's had {}: resume on the same data with the "
         "same model.context and data.validation_share",
         dataset_.size(), state.dataset_size);
-  check(state.global_batch == config_.global_batch,
-        "train.batch is {}, but the saved run's was {}: resume with the same", config_.global_batch,
-        state.global_batch);
+  bool by_samples = even_epochs() && state.batch.unit == config_.batch.unit;
+  check(!by_samples || state.batch.size == config_.batch.size,
+        "train.batch is {}, but the saved run's was {}: resume with the same", config_.batch.size,
+        state.batch.size);
+  check(by_samples ||
+            (state.batch.unit == config_.batch.unit && state.batch.size == config_.batch.size),
+        "batches are of {}, but the saved run's of {}: resume with the same",
+        text_of(config_.batch), text_of(state.batch));
   check(state.seed == config_.seed, "seed {}, but the saved run's was {}: resume with the same",
         config_.seed, state.seed);
-  check(
-      state.position.epoch >= 0 && state.position.step >= 0 &&
-          state.position.step < sampler_.steps_per_epoch(),
-      "resume: the saved run stood at step {} of epoch {}, yet an epoch has {} steps; resume with "
-      "the same data.keep_last_batch",
-      state.position.step, state.position.epoch, sampler_.steps_per_epoch());
   sampler_.set_order(state.order);
+  const auto& [epoch, step] = state.position;
+  int64_t steps = epoch >= 0 ? sampler_.steps_in(epoch) : 0;
+  check(step >= 0 && step < steps,
+        "resume: the saved run stood at step {} of epoch {}, yet an epoch has {} steps; resume "
+        "with the same data.keep_last_batch",
+        step, epoch, steps);
+  check(even_epochs() || static_cast<int64_t>(state.epoch_steps.size()) == epoch,
+        "resume: the saved run stood in epoch {}, but tells the steps of {} epochs before", epoch,
+        state.epoch_steps.size());
   position_ = state.position;
+  epoch_steps_ = state.epoch_steps;
   restart();
 }
 

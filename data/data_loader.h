@@ -13,9 +13,12 @@ namespace adagate {
 struct DataState {
   DataPosition position;       // of the step to come
   std::vector<int64_t> order;  // explicit order in use; empty: the seeded shuffle
+  // Steps that each finished epoch took; empty where all have as many.
+  std::vector<int64_t> epoch_steps = {};
   // What the saved run was configured with; a resume under another is refused.
   uint64_t seed = 0;
-  int64_t dataset_size = 0, global_batch = 0;
+  int64_t dataset_size = 0;
+  BatchRule batch = {};
 };
 
 // Endless steps, epoch after epoch, of this rank's share. The data set must outlive the loader.
@@ -28,7 +31,11 @@ class DataLoader {
   StepBatches next_step();
 
   DataPosition position() const { return position_; }  // of the step to come
-  int64_t steps_per_epoch() const { return sampler_.steps_per_epoch(); }
+  // Steps that an epoch took, or will take in the order that is known for it now.
+  int64_t steps_in(int64_t epoch) const;
+  // Whether all epochs have as many.
+  bool even_epochs() const { return sampler_.even(); }
+  int64_t tokens_per_epoch() const;  // with batches by tokens
   int64_t consumed_samples() const { return sampler_.consumed_samples(position_); }
 
   DataState state() const;
@@ -43,8 +50,10 @@ class DataLoader {
   const Dataset& dataset_;
   SamplerConfig config_;
   int rank_, ranks_, prefetch_;
+  SampleLengths lengths_;
   Sampler sampler_;
   DataPosition position_;
+  std::vector<int64_t> epoch_steps_;  // of finished epochs, where they differ
   std::unique_ptr<Prefetcher> prefetcher_;
 };
 

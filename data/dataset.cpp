@@ -21,11 +21,9 @@ TokenDataset::TokenDataset(const TokenView& view, int64_t sequence)
 
 Sample TokenDataset::get(int64_t id) const {
   check(id >= 0 && id < size_, "data set: there is no sample {}, only {}", id, size_);
-  int64_t first = id * sequence_;
-  int64_t length = std::min(sequence_, view_.size() - 1 - first);
   Sample sample;
-  sample.ids.resize(length + 1);
-  view_.read(first, sample.ids);
+  sample.ids.resize(length(id) + 1);
+  view_.read(id * sequence_, sample.ids);
   if (file_) file_->check_same();
   for (int32_t token : sample.ids)
     check(
@@ -35,6 +33,10 @@ Sample TokenDataset::get(int64_t id) const {
   sample.targets.assign(sample.ids.begin() + 1, sample.ids.end());
   sample.ids.pop_back();
   return sample;
+}
+
+int64_t TokenDataset::length(int64_t id) const {
+  return std::min(sequence_, view_.size() - 1 - id * sequence_);
 }
 
 }  // namespace adagate

@@ -24,6 +24,8 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;
   virtual Sample get(int64_t id) const = 0;
+  // Tokens of a sample, if possible without reading it.
+  virtual int64_t length(int64_t id) const { return static_cast<int64_t>(get(id).ids.size()); }
 };
 
 // Samples [first, first + count) of another data set, which must outlive this one.
@@ -40,6 +42,7 @@ class DatasetRange : public Dataset {
     check(id >= 0 && id < count_, "sample {} of {}", id, count_);
     return whole_.get(first_ + id);
   }
+  int64_t length(int64_t id) const override { return whole_.length(first_ + id); }
 
  private:
   const Dataset& whole_;
@@ -57,6 +60,7 @@ class TokenDataset : public Dataset {
   int64_t size() const override { return size_; }
   // Throws Error on a damaged file: a token outside the file's vocabulary.
   Sample get(int64_t id) const override;
+  int64_t length(int64_t id) const override;
   int64_t sequence() const { return sequence_; }
   const TokenView& view() const { return view_; }
 

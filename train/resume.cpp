@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <fmt/ranges.h>
+#include <iterator>
+#include <sstream>
 
 #include "train/config/yaml_loader.h"
 
@@ -26,6 +28,12 @@ T number_in(const TrainingState& state, const std::string& name) {
         "wrote it",
         name);
   return value;
+}
+
+// "12 13 12"; none where the state has no such text.
+std::vector<int64_t> wholes_in(const TrainingState& state, const std::string& name) {
+  std::istringstream words(text_in(state, name));
+  return {std::istream_iterator<int64_t>(words), {}};
 }
 
 int64_t whole_in(const TrainingState& state, const std::string& name) {
@@ -57,6 +65,7 @@ std::string contrast(const std::vector<ConfigChange>& changes, const fs::path& c
 }
 
 constexpr const char* kOrder = "data/order";
+constexpr std::string_view kTokens = "tokens";  // what batches are counted in, else samples
 
 // Room for the order that a checkpoint holds; none where it holds none.
 Tensor stored_order(const Manifest& manifest) {
@@ -80,7 +89,11 @@ std::string hash_text(uint64_t hash) {
 void RunRecord::write(TrainingState& state) const {
   state.extra["seed"] = std::to_string(seed);
   state.extra["dataset_size"] = std::to_string(dataset_size);
-  state.extra["global_batch"] = std::to_string(global_batch);
+  state.extra["global_batch"] = std::to_string(batch.size);
+  if (batch.unit == BatchRule::Unit::tokens) {
+    state.extra["batch_unit"] = kTokens;
+    state.extra["epoch_steps"] = fmt::format("{}", fmt::join(epoch_steps, " "));
+  }
   state.extra["skipped_steps"] = std::to_string(skipped_steps);
   state.extra["skipped_in_a_row"] = std::to_string(skipped_in_a_row);
   state.extra["evaluation_due"] = evaluation_due ? "1" : "0";
@@ -97,7 +110,10 @@ void RunRecord::write(TrainingState& state) const {
 RunRecord RunRecord::read(const TrainingState& state) {
   return {.seed = whole_in(state, "seed"),
           .dataset_size = whole_in(state, "dataset_size"),
-          .global_batch = whole_in(state, "global_batch"),
+          .batch = {.unit = text_in(state, "batch_unit") == kTokens ? BatchRule::Unit::tokens
+                                                                    : BatchRule::Unit::samples,
+                    .size = whole_in(state, "global_batch")},
+          .epoch_steps = wholes_in(state, "epoch_steps"),
           .skipped_steps = whole_in(state, "skipped_steps"),
           // Earlier versions saved none.
           .skipped_in_a_row =
@@ -147,7 +163,8 @@ void restore_position(const SavedRun& saved, const TrainingState& state, const R
   data.position = {state.epoch, state.epoch_step};
   data.seed = static_cast<uint64_t>(record.seed);
   data.dataset_size = record.dataset_size;
-  data.global_batch = record.global_batch;
+  data.batch = record.batch;
+  data.epoch_steps = record.epoch_steps;
   if (saved.order) {
     const auto* order = saved.order.data<int64_t>();
     data.order.assign(order, order + saved.order.numel());

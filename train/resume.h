@@ -15,10 +15,12 @@ namespace adagate {
 
 // What a training run adds to the state of its checkpoints (TrainingState::extra).
 struct RunRecord {
-  int64_t seed = 0, dataset_size = 0, global_batch = 0;  // under which the position was counted
-  int64_t skipped_steps = 0;                             // of those that the state counts
-  int64_t skipped_in_a_row = 0;                          // the last of them, up to the saved step
-  bool evaluation_due = false;                           // at the saved step
+  int64_t seed = 0, dataset_size = 0;     // under which the position was counted
+  BatchRule batch = {};                   // the same
+  std::vector<int64_t> epoch_steps = {};  // DataState's
+  int64_t skipped_steps = 0;              // of those that the state counts
+  int64_t skipped_in_a_row = 0;           // the last of them, up to the saved step
+  bool evaluation_due = false;            // at the saved step
   std::string data_hash;  // of the training text's tokens; empty: an earlier version saved none
   std::string validation_hash;  // the same of data.validation; empty: none, or an earlier version
   std::string tokenizer, tokenizer_hash;  // as the config named it, and of its content

@@ -78,17 +78,54 @@ std::string Duration::text() const {
   return shortest + static_cast<char>(unit_);
 }
 
+double UnevenEpochs::steps(double epochs) const {
+  double whole = std::floor(snapped(epochs)), part = std::max(0.0, epochs - whole);
+  double planned = std::min(whole, static_cast<double>(kPlanned)), sum = 0;
+  for (int64_t e = 0; e < static_cast<int64_t>(planned); ++e)
+    sum += static_cast<double>(steps_of(e));
+  if (whole > planned) sum += (whole - planned) * static_cast<double>(steps_of(kPlanned));
+  if (part == 0) return sum;
+  int64_t last = static_cast<int64_t>(std::min(whole, 1e18));
+  // The part is known as well as the whole number: to that many digits of it.
+  double steps = part * static_cast<double>(steps_of(last));
+  return sum + std::ceil(steps - 1e-9 * std::max(1.0, steps));
+}
+
+double UnevenEpochs::epochs(int64_t steps) const {
+  int64_t epoch = 0;
+  for (; epoch < kPlanned && steps >= steps_of(epoch); ++epoch) steps -= steps_of(epoch);
+  return static_cast<double>(epoch) +
+         static_cast<double>(steps) / static_cast<double>(steps_of(epoch));
+}
+
 int64_t Duration::steps(const StepSizes& sizes) const {
   double steps = value_;
-  if (unit_ == Unit::tokens) steps = value_ / static_cast<double>(sizes.tokens_per_step);
-  if (unit_ == Unit::epochs) steps = value_ * static_cast<double>(sizes.steps_per_epoch);
+  if (sizes.uneven && unit_ != Unit::steps) {
+    steps = sizes.uneven->steps(in_epochs(sizes));
+  } else {
+    if (unit_ == Unit::tokens) steps = value_ / static_cast<double>(sizes.tokens_per_step);
+    if (unit_ == Unit::epochs) steps = value_ * static_cast<double>(sizes.steps_per_epoch);
+  }
   steps = std::ceil(snapped(steps));
   constexpr double kMost = 4611686018427387904.0;  // 2^62
   return static_cast<int64_t>(std::min(steps, kMost));
 }
 
-int64_t times_due(int64_t every, int64_t first, int64_t last) {
-  return every == 0 || last < first ? 0 : last / every - (first - 1) / every;
+double Duration::in_epochs(const StepSizes& sizes) const {
+  return unit_ == Unit::epochs ? value_ : value_ / static_cast<double>(sizes.uneven->tokens);
+}
+
+int64_t times_due(const Duration& every, const StepSizes& sizes, int64_t first, int64_t last) {
+  if (every.is_zero() || last < first) return 0;
+  if (!sizes.uneven || every.unit() == Duration::Unit::steps) {
+    int64_t steps = std::max<int64_t>(1, every.steps(sizes));
+    return last / steps - (first - 1) / steps;
+  }
+  auto times = [&](int64_t step) {
+    double passed = sizes.uneven->epochs(step) / every.in_epochs(sizes);
+    return static_cast<int64_t>(std::floor(passed + 1e-9 * std::max(1.0, passed)));
+  };
+  return std::min(times(last) - times(first - 1), last - first + 1);
 }
 
 }  // namespace adagate

@@ -42,7 +42,8 @@ void log_changes(const std::vector<ConfigChange>& changes) {
 
 std::vector<RankFact> facts_of(const TrainerOptions& options) {
   return {{"--overwrite", options.overwrite ? "given" : "not given"},
-          {"--allow-change", fmt::format("{}", fmt::join(options.allowed_changes, ","))}};
+          {"--allow-change", fmt::format("{}", fmt::join(options.allowed_changes, ","))},
+          {"the batch rule", options.batch ? text_of(*options.batch) : "train.batch"}};
 }
 
 double seconds_since(PhaseTimer::Clock::time_point start) {
@@ -77,12 +78,13 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   check_same_weights(*store_, mesh_, "at the start");
   data_ = open_run_data(config_, *tokenizer_, output.path() / "cache", *mesh_.world,
                         CacheShared::by_all, &output.made());
-  loader_ = std::make_unique<DataLoader>(*data_.train,
+  if (options_.samples) samples_ = options_.samples(*data_.train);
+  BatchRule by_samples{.size = config_.train.batch, .drop_last = !config_.data.keep_last_batch};
+  loader_ = std::make_unique<DataLoader>(samples_ ? *samples_ : *data_.train,
                                          SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
-                                                       .global_batch = config_.train.batch,
+                                                       .batch = options_.batch.value_or(by_samples),
                                                        .accumulation = config_.train.accumulation,
-                                                       .shuffle = config_.data.shuffle,
-                                                       .drop_last = !config_.data.keep_last_batch},
+                                                       .shuffle = config_.data.shuffle},
                                          mesh_.world->rank(), mesh_.world->size(),
                                          static_cast<int>(config_.data.prefetch));
   plan_steps();
@@ -142,8 +144,20 @@ void Trainer::build_model() {
   }
 }
 
+StepSizes Trainer::step_sizes() const {
+  StepSizes sizes{config_.train.batch * config_.model.context, loader_->steps_in(0)};
+  if (!loader_->even_epochs())
+    sizes.uneven =
+        UnevenEpochs{loader_->tokens_per_epoch(),
+                     [loader = loader_.get()](int64_t epoch) { return loader->steps_in(epoch); }};
+  return sizes;
+}
+
 void Trainer::plan_steps() {
-  sizes_ = {config_.train.batch * config_.model.context, loader_->steps_per_epoch()};
+  if (saved_run_)
+    on_all_ranks(*mesh_.world,
+                 [&] { restore_position(*saved_run_, state_, config_, data_hash(), *loader_); });
+  sizes_ = step_sizes();
   total_steps_ = config_.train.length.steps(sizes_);
   schedule_ = {.end = total_steps_};
   if (saved_run_) follow_saved_run();
@@ -244,7 +258,6 @@ void Trainer::load_state() {
 void Trainer::follow_saved_run() {
   const SavedRun& saved = *saved_run_;
   on_all_ranks(*mesh_.world, [&] {
-    restore_position(saved, state_, config_, data_hash(), *loader_);
     changes_ = allowed_changes(saved, config_, sizes_, validation_hash(),
                                AllowedChanges(options_.allowed_changes));
   });
@@ -283,15 +296,28 @@ void Trainer::begin_stretch() {
   for (auto* observer : observers_) observer->on_resume({start_step_, changes_});
 }
 
+// By what is known of the epochs now. The step to come is taken in any case.
+void Trainer::plan_length() {
+  int64_t planned = std::max(config_.train.length.steps(sizes_), state_.step + 1);
+  if (schedule_.end == total_steps_) schedule_.end = planned;
+  total_steps_ = planned;
+  learning_rate_.emplace(learning_rate_of(config_.train, sizes_, schedule_));
+}
+
 void Trainer::begin_epoch() {
   DataPosition position = loader_->position();
-  if (!epoch_hook_ || position.step != 0) return;
-  set_progress_note(fmt::format("start of epoch {}", position.epoch));
-  std::vector<int64_t> order = epoch_hook_(position.epoch);
+  if (position.step != 0) return;
+  if (epoch_hook_) take_order(position.epoch);
+  if (!loader_->even_epochs()) plan_length();
+}
+
+void Trainer::take_order(int64_t epoch) {
+  set_progress_note(fmt::format("start of epoch {}", epoch));
+  std::vector<int64_t> order = epoch_hook_(epoch);
   std::string_view bytes(reinterpret_cast<const char*>(order.data()), 8 * order.size());
   same_on_all_ranks(
       *mesh_.world,
-      {{fmt::format("the order of the samples in epoch {}", position.epoch),
+      {{fmt::format("the order of the samples in epoch {}", epoch),
         fmt::format("{} samples, {}", order.size(), hash_text(checksum_bytes(bytes)))}},
       "the hook at an epoch's start gives all ranks the same");
   on_all_ranks(*mesh_.world, [&] { loader_->set_order(std::move(order)); });
@@ -312,7 +338,8 @@ void Trainer::save() {
   state_.epoch_step = data.position.step;
   RunRecord{.seed = static_cast<int64_t>(data.seed),
             .dataset_size = data.dataset_size,
-            .global_batch = data.global_batch,
+            .batch = data.batch,
+            .epoch_steps = data.epoch_steps,
             .skipped_steps = state_.step - optimizer_->steps(),
             .skipped_in_a_row = keeper_.skipped_in_a_row(),
             .evaluation_due = evaluation_due_,
@@ -332,23 +359,19 @@ void Trainer::save() {
   for (auto* observer : observers_) observer->on_checkpoint(report);
 }
 
-int64_t Trainer::interval(const Duration& every) const {
-  return every.is_zero() ? 0 : std::max<int64_t>(1, every.steps(sizes_));
-}
-
 bool Trainer::due(const Duration& every) const {
-  return times_due(interval(every), state_.step, state_.step) > 0;
+  return times_due(every, sizes_, state_.step, state_.step) > 0;
 }
 
 int64_t Trainer::evaluations_to_come() const {
   if (!data_.validation) return 0;
-  int64_t every = interval(config_.train.evaluate_every);
-  int64_t at_end = times_due(every, total_steps_, total_steps_) == 0;
-  return times_due(every, state_.step, total_steps_) + at_end;
+  const Duration& every = config_.train.evaluate_every;
+  int64_t at_end = times_due(every, sizes_, total_steps_, total_steps_) == 0;
+  return times_due(every, sizes_, state_.step, total_steps_) + at_end;
 }
 
 int64_t Trainer::checkpoints_to_come() const {
-  return times_due(interval(config_.checkpoint.every), state_.step, total_steps_ - 1) +
+  return times_due(config_.checkpoint.every, sizes_, state_.step, total_steps_ - 1) +
          config_.checkpoint.save_at_end;
 }
 

@@ -36,6 +36,13 @@ struct TrainerOptions {
   // State of the caller's, "run/" and a name, that is saved with the run's and filled where the run
   // goes on. On every rank the same names.
   std::vector<StateTensor> states = {};
+  // What a step takes, in place of train.batch samples. With batches by tokens epochs differ in
+  // steps: train.length and the schedule are laid over the steps of all epochs as they are known,
+  // those to come in the shuffle's order or the one that stays, and laid anew at each epoch's
+  // start.
+  std::optional<BatchRule> batch = {};
+  // Makes what is trained on of the windows of data.train; null: these themselves are.
+  std::function<std::unique_ptr<Dataset>(const Dataset& windows)> samples = {};
 };
 
 // The order of the samples in an epoch: a permutation of them, the same on every rank; empty: the
@@ -76,7 +83,9 @@ class Trainer {
 
  private:
   void build_model();
+  StepSizes step_sizes() const;
   void plan_steps();          // how many, and the learning rate over them
+  void plan_length();         // the same anew, at an epoch's start
   bool goes_on_here() const;  // from a checkpoint in its own output
   OutputUse output_use() const;
   void check_output();
@@ -85,7 +94,8 @@ class Trainer {
   void load_state();
   void follow_saved_run();
   void begin_stretch();
-  void begin_epoch();                       // at an epoch's start
+  void begin_epoch();  // at an epoch's start
+  void take_order(int64_t epoch);
   std::string data_hash() const;            // of the training text's tokens
   std::string validation_hash() const;      // of data.validation's; empty: none
   std::vector<StateTensor> states() const;  // what a checkpoint holds
@@ -95,7 +105,6 @@ class Trainer {
   // Evaluates. The run's end, if that ends it.
   std::optional<TrainingEnd> end_by_evaluation();
   void save();
-  int64_t interval(const Duration& every) const;  // in steps; 0: never
   bool due(const Duration& every) const;
   // From the present step on, its own included.
   int64_t evaluations_to_come() const;
@@ -107,6 +116,7 @@ class Trainer {
   Mesh mesh_;
   std::unique_ptr<Tokenizer> tokenizer_;
   RunData data_;
+  std::unique_ptr<Dataset> samples_;  // trained on in place of data_.train, if so
   std::unique_ptr<DataLoader> loader_;
   std::unique_ptr<Decoder> model_;
   std::unique_ptr<ParameterStore> store_;

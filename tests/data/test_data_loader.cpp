@@ -47,7 +47,7 @@ Ids trace(DataLoader& loader, int steps) {
 }
 
 SamplerConfig config() {
-  return {.seed = 3, .global_batch = 7, .accumulation = 2};
+  return {.seed = 3, .batch = {.size = 7}, .accumulation = 2};
 }
 
 }  // namespace
@@ -138,8 +138,10 @@ TEST_CASE("a state of other data or another configuration is refused") {
   };
   CHECK(refused([](DataState&) {}) == "(no error)");
   CHECK_THAT(refused([](DataState& s) { s.dataset_size = 24; }), Contains("had 24"));
-  CHECK_THAT(refused([](DataState& s) { s.global_batch = 8; }),
+  CHECK_THAT(refused([](DataState& s) { s.batch.size = 8; }),
              Contains("train.batch is 7, but the saved run's was 8"));
+  CHECK_THAT(refused([](DataState& s) { s.batch.unit = BatchRule::Unit::tokens; }),
+             Contains("batches are of 7 samples, but the saved run's of 7 tokens"));
   CHECK_THAT(refused([](DataState& s) { s.seed = 4; }),
              Contains("seed 3, but the saved run's was 4"));
   CHECK_THAT(refused([](DataState& s) { s.position.step = 4; }), Contains("4 steps"));
@@ -147,7 +149,7 @@ TEST_CASE("a state of other data or another configuration is refused") {
 }
 
 TEST_CASE("an error in a sample reaches the step that needs it, and stays") {
-  SamplerConfig in_order{.global_batch = 5, .shuffle = false};
+  SamplerConfig in_order{.batch = {.size = 5}, .shuffle = false};
   CountingDataset dataset(23, 17);
   for (int depth : {0, 2}) {
     DataLoader loader(dataset, in_order, 0, 1, depth);
@@ -160,14 +162,14 @@ TEST_CASE("an error in a sample reaches the step that needs it, and stays") {
 TEST_CASE("the prefetch queue is bounded and its thread ends when asked") {
   CountingDataset dataset(1000);
   {
-    DataLoader loader(dataset, {.global_batch = 1}, 0, 1, 3);
+    DataLoader loader(dataset, {.batch = {.size = 1}}, 0, 1, 3);
     loader.next_step();
     for (int wait = 0; wait < 200 && dataset.reads < 5; ++wait)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     CHECK(dataset.reads == 5);  // one taken, three waiting, one in hand
   }
-  for (int i = 0; i < 100; ++i) DataLoader(dataset, {.global_batch = 1}, 0, 1, 1);
+  for (int i = 0; i < 100; ++i) DataLoader(dataset, {.batch = {.size = 1}}, 0, 1, 1);
   CHECK_THROWS_AS(DataLoader(dataset, {}, 0, 1, -1), Error);
   CHECK_THROWS_AS(DataLoader(dataset, {}, 2, 2), Error);
 }

@@ -45,6 +45,7 @@ TEST_CASE("windows of a token file cover every target once") {
         Sample sample = dataset.get(i);
         REQUIRE(sample.ids.size() == sample.targets.size());
         REQUIRE(!sample.ids.empty());
+        CHECK(dataset.length(i) == static_cast<int64_t>(sample.ids.size()));
         bool last = i + 1 == dataset.size();
         CHECK((last ? static_cast<int64_t>(sample.ids.size()) <= sequence
                     : static_cast<int64_t>(sample.ids.size()) == sequence));
@@ -109,13 +110,19 @@ TEST_CASE("a batch takes samples with a target for every token alone") {
 
 TEST_CASE("a range of a data set is those samples and no others") {
   std::vector<Sample> samples;
-  for (int32_t i = 0; i < 6; ++i) samples.push_back({{i}, {-1}});
+  for (int32_t i = 0; i < 6; ++i) {
+    std::vector<int32_t> ids(static_cast<size_t>(i) + 1, i);
+    samples.push_back({ids, ids});
+  }
   GivenSamples whole(samples);
   for (int64_t first = 0; first <= 6; ++first)
     for (int64_t count = 0; first + count <= 6; ++count) {
       DatasetRange range(whole, first, count);
       REQUIRE(range.size() == count);
-      for (int64_t i = 0; i < count; ++i) CHECK(range.get(i).ids[0] == first + i);
+      for (int64_t i = 0; i < count; ++i) {
+        CHECK(range.get(i).ids[0] == first + i);
+        CHECK(range.length(i) == first + i + 1);
+      }
       CHECK_THROWS_WITH(range.get(count), Contains(fmt::format("sample {0} of {0}", count)));
       CHECK_THROWS_WITH(range.get(-1), Contains("sample -1"));
     }

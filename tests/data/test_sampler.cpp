@@ -27,7 +27,7 @@ const Case kCases[] = {{23, 8, 1, true, false}, {23, 8, 3, true, true},  {24, 8,
                        {23, 7, 4, false, true}, {40, 3, 5, true, false}, {8, 8, 8, true, true}};
 
 SamplerConfig config_of(const Case& c, uint64_t seed = 5) {
-  return {seed, c.global_batch, c.accumulation, c.shuffle, c.drop_last};
+  return {seed, {.size = c.global_batch, .drop_last = c.drop_last}, c.accumulation, c.shuffle};
 }
 
 }  // namespace
@@ -99,7 +99,7 @@ TEST_CASE("a sampler deals out every epoch's own order, in whatever sequence the
       auto order = c.shuffle ? shuffled_order(5, epoch, c.size) : counting(c.size);
       order.resize(sampler.samples_per_epoch());
       std::vector<int64_t> dealt;
-      for (int64_t step = 0; step < sampler.steps_per_epoch(); ++step)
+      for (int64_t step = 0; step < sampler.steps_in(epoch); ++step)
         for (int64_t id : sampler.global_batch({epoch, step})) dealt.push_back(id);
       CHECK(dealt == order);
     }
@@ -118,13 +118,13 @@ TEST_CASE("positions and consumed samples tell the same") {
       position = sampler.after(position);
     }
   }
-  Sampler sampler({.global_batch = 8}, 23);
+  Sampler sampler({.batch = {.size = 8}}, 23);
   CHECK_THROWS_WITH(sampler.position_at(25), Contains("no step begins after 2 samples"));
   CHECK_THROWS_AS(sampler.position_at(-8), Error);
 }
 
 TEST_CASE("an explicit order takes the place of the shuffle until it is taken back") {
-  Sampler sampler({.global_batch = 4}, 6);
+  Sampler sampler({.batch = {.size = 4}}, 6);
   auto shuffled = sampler.global_batch({1, 0});
   sampler.set_order({5, 4, 3, 2, 1, 0});
   CHECK(sampler.global_batch({0, 0}) == std::vector<int64_t>{5, 4, 3, 2});
@@ -139,11 +139,11 @@ TEST_CASE("an explicit order takes the place of the shuffle until it is taken ba
 
 TEST_CASE("a sampler refuses impossible numbers") {
   CHECK_THROWS_WITH(Sampler({}, 0), Contains("empty"));
-  CHECK_THROWS_WITH(Sampler({.global_batch = 0}, 4), Contains("global batch of 0"));
+  CHECK_THROWS_WITH(Sampler({.batch = {.size = 0}}, 4), Contains("global batch of 0"));
   CHECK_THROWS_WITH(Sampler({.accumulation = 0}, 4), Contains("0 micro-batches"));
-  CHECK_THROWS_WITH(Sampler({.global_batch = 8, .drop_last = true}, 7),
+  CHECK_THROWS_WITH(Sampler({.batch = {.size = 8, .drop_last = true}}, 7),
                     Contains("data.keep_last_batch"));
-  Sampler sampler({.global_batch = 8}, 16);
+  Sampler sampler({.batch = {.size = 8}}, 16);
   CHECK_THROWS_AS(sampler.global_batch({0, 2}), Error);
   CHECK_THROWS_AS(sampler.global_batch({-1, 0}), Error);
   CHECK_THROWS_AS(sampler.micro_batches({0, 0}, 2, 2), Error);

@@ -8,6 +8,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/message_of.h"
 #include "tests/train/watched_run.h"
+#include "train/checkpoint_report.h"
 
 namespace adagate {
 namespace {
@@ -128,6 +129,9 @@ TEST_CASE("order: stored once, as whole numbers; the shuffle stores none") {
   CHECK(stored.dtype == DType::i64);
   CHECK(stored.shape == Shape{kSamples});
   CHECK(stored.slices.size() == 1);
+  auto inspected = checkpoint_report(ordered.output + "/checkpoints/step-00000001").json["states"];
+  REQUIRE(inspected.size() == 1);
+  CHECK(inspected[0]["name"] == "data/order");
   RunConfig shuffled = ordered_config(folder, "shuffled", 1);
   train_on(2, shuffled, Hook::none);
   CHECK(read_manifest(shuffled.output + "/checkpoints/step-00000001").tensors.count("data/order") ==

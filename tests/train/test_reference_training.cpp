@@ -53,9 +53,10 @@ void expect_losses(const ReferenceFixture& fixture, const Setup& setup,
       model, store, optimizer, mesh,
       {.clip_norm = config.optimizer.clip_norm, .recompute_blocks = setup.recompute_blocks});
   FixtureRows rows(fixture);
-  Sampler sampler(
-      {.global_batch = rows.rows_per_step(), .accumulation = setup.accumulation, .shuffle = false},
-      rows.size());
+  Sampler sampler({.batch = {.size = rows.rows_per_step()},
+                   .accumulation = setup.accumulation,
+                   .shuffle = false},
+                  rows.size());
   int64_t steps = config.length.steps({});
   LearningRate rate(config.optimizer.learning_rate, config.schedule.warmup.steps({}), steps,
                     config.schedule.decay, config.schedule.final_ratio);

@@ -169,7 +169,7 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
   TrainingStep step(model, store, adamw, mesh,
                     {.seed = 9, .clip_norm = 0.5, .recompute_blocks = layout.recompute_blocks});
   Samples samples(s, 64);
-  Sampler sampler({.seed = 3, .global_batch = s.batch, .accumulation = layout.accumulation},
+  Sampler sampler({.seed = 3, .batch = {.size = s.batch}, .accumulation = layout.accumulation},
                   samples.size());
   Outcome outcome;
   DataPosition position;
