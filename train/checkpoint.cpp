@@ -296,7 +296,8 @@ void export_weights(const fs::path& path, const std::vector<Parameter*>& paramet
       continue;
     }
     Tensor whole = Tensor::empty(whole_shape(p->spec().shape, p->shard()), p->master().dtype());
-    mesh.expert->all_gather(p->master().raw(), whole.raw(), p->numel(), p->master().dtype());
+    mesh.group(p->spec().group)
+        .parts->all_gather(p->master().raw(), whole.raw(), p->numel(), p->master().dtype());
     all.push_back({p->name(), whole});
   }
   on_all_ranks(*mesh.world, [&] {

@@ -75,27 +75,31 @@ void check_same_file(Communicator& world, const std::string& key,
 void check_same_weights(ParameterStore& store, const Mesh& mesh, const std::string& when) {
   Communicator& world = *mesh.world;
   if (world.size() == 1) return;
-  struct Hashes {
-    uint64_t dense, expert;
+  struct Held {
+    uint64_t hash = 0;
+    int64_t first = 0;  // lowest rank of the world that holds a copy
   };
-  Hashes own{hash_of(store.group(ParameterGroup::dense)),
-             hash_of(store.group(ParameterGroup::expert))};
-  std::vector<Hashes> all(static_cast<size_t>(world.size()));
-  world.all_gather(&own, all.data(), 2, DType::i64);
+  static_assert(sizeof(Held) == 2 * sizeof(int64_t));
+  PerGroup<Held> own;
+  for (ParameterGroup g : kAllGroups) {
+    own[g] = {hash_of(store.group(g)), world.rank()};
+    mesh.group(g).copies->broadcast(&own[g].first, 1, DType::i64, 0);
+  }
+  std::vector<PerGroup<Held>> all(static_cast<size_t>(world.size()));
+  world.all_gather(&own, all.data(), 2 * kParameterGroups, DType::i64);
   for (int r = 0; r < world.size(); ++r) {
-    const Hashes &first = all[0], &here = all[static_cast<size_t>(r)];
-    int twin = r % mesh.expert_parallel();  // the first rank with the same experts
-    bool experts = here.expert == all[static_cast<size_t>(twin)].expert;
-    if (here.dense == first.dense && experts) continue;
-    int other = experts ? 0 : twin;
-    RankNames names(world);
-    fail(
-        "{} and {} do not have the same weights {} ({:016x} and {:016x}): a host computes "
-        "otherwise (another CPU or C library) or has faulty memory; go on from the last "
-        "checkpoint without it",
-        names.of(other), names.of(r), when,
-        experts ? first.dense : all[static_cast<size_t>(twin)].expert,
-        experts ? here.dense : here.expert);
+    for (ParameterGroup g : kAllGroups) {
+      const Held& here = all[static_cast<size_t>(r)][g];
+      const Held& first = all[static_cast<size_t>(here.first)][g];
+      if (here.hash == first.hash) continue;
+      RankNames names(world);
+      fail(
+          "{} and {} do not have the same weights {} ({}: {:016x} and {:016x}): a host computes "
+          "otherwise (another CPU or C library) or has faulty memory; go on from the last "
+          "checkpoint without it",
+          names.of(static_cast<int>(here.first)), names.of(r), when, name_of(g), first.hash,
+          here.hash);
+    }
   }
 }
 

@@ -116,8 +116,7 @@ void Trainer::build_model() {
   model_ = std::make_unique<Decoder>(config_.model, config_.moe, mesh_);
   StoreOptions store{.compute = config_.precision == "bf16" ? DType::bf16 : DType::f32};
   store.allocate_grad = [this](ParameterGroup group, size_t bytes) {
-    Communicator& ranks = group == ParameterGroup::expert ? *mesh_.replica : *mesh_.world;
-    return ranks.allocate(bytes);
+    return mesh_.group(group).copies->allocate(bytes);
   };
   store_ = std::make_unique<ParameterStore>(*model_, store);
   if (config_.checkpoint.initial_weights.empty()) {

@@ -3,21 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <vector>
 
 #include "core/base/heartbeat.h"
 #include "core/base/phase_timer.h"
 
 namespace adagate {
-namespace {
-
-GradientReducer make_reducer(ParameterStore& store, ParameterGroup group, Communicator& ranks) {
-  FlatGroup& flat = store.group(group);
-  return GradientReducer(ranks, flat.grad.raw(), flat.grad.dtype(), flat.size(),
-                         even_buckets(flat.size(), kGradientBucketElements));
-}
-
-}  // namespace
 
 TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimizer,
                            const Mesh& mesh, const TrainingStepOptions& options)
@@ -28,8 +18,7 @@ TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimiz
       options_(options),
       routing_(model.moe_layers(), model.moe_config().experts,
                model.moe_config().resolved_balance(), model.moe_blocks()),
-      dense_reducer_(make_reducer(store, ParameterGroup::dense, *mesh_.world)),
-      expert_reducer_(make_reducer(store, ParameterGroup::expert, *mesh_.replica)) {}
+      reducers_(make_reducers(buffers(&FlatGroup::grad))) {}
 
 StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
                              double learning_rate, bool stop) {
@@ -52,15 +41,14 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
   {
     PhaseScope phase(Phase::reduce);
     store_.zero_untouched_gradients();
-    dense_reducer_.finish();
-    expert_reducer_.finish();
+    for (GradientReducer& reducer : reducers_) reducer.finish();
     routing_.end(*mesh_.world);
     sum_loss(sum, scale, result);
   }
   result.auxiliary_loss = routing_.auxiliary_loss();
 
   PhaseScope phase(Phase::optimizer);
-  result.grad_norm = gradient_norm();
+  result.grad_norm = norm_over_ranks(buffers(&FlatGroup::grad));
   // Decided from the reduced value, so all ranks decide alike.
   result.skipped = !std::isfinite(result.grad_norm) || !std::isfinite(result.loss);
   if (!result.skipped) {
@@ -115,10 +103,10 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   if (last) {
     context.gradients_ready = [this](Module& module) {
       PhaseScope phase(Phase::reduce);
-      FlatRange dense = store_.range_of(module, ParameterGroup::dense);
-      FlatRange expert = store_.range_of(module, ParameterGroup::expert);
-      if (dense.size() > 0) dense_reducer_.ready(dense.begin, dense.end);
-      if (expert.size() > 0) expert_reducer_.ready(expert.begin, expert.end);
+      for (ParameterGroup g : kAllGroups) {
+        FlatRange range = store_.range_of(module, g);
+        reducers_[static_cast<size_t>(g)].ready(range.begin, range.end);
+      }
     };
   }
   Tape tape;
@@ -154,20 +142,14 @@ void TrainingStep::sum_loss(double sum, double scale, StepResult& result) {
   result.busy_most = *std::max_element(ranks.begin(), ranks.end());
 }
 
-// Dense values are the same on every rank and count once; each expert counts once, on the ranks of
-// one expert group.
-double TrainingStep::norm_of(const Tensor& dense, const Tensor& expert) const {
-  return std::sqrt(sum_of_squares(dense) + mesh_.expert->sum(sum_of_squares(expert)));
-}
-
-double TrainingStep::gradient_norm() const {
-  return norm_of(store_.group(ParameterGroup::dense).grad,
-                 store_.group(ParameterGroup::expert).grad);
+std::vector<GroupBuffer> TrainingStep::buffers(Tensor FlatGroup::*which) const {
+  std::vector<GroupBuffer> all;
+  for (ParameterGroup g : kAllGroups) all.push_back({store_.group(g).*which, mesh_.group(g)});
+  return all;
 }
 
 double TrainingStep::parameter_norm() const {
-  return norm_of(store_.group(ParameterGroup::dense).master,
-                 store_.group(ParameterGroup::expert).master);
+  return norm_over_ranks(buffers(&FlatGroup::master));
 }
 
 }  // namespace adagate

@@ -3,14 +3,14 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "core/nn/parameter_store.h"
 #include "core/optim/adamw.h"
 #include "data/batch.h"
 #include "models/decoder.h"
 #include "moe/routing_step.h"
-#include "parallel/gradient_reducer.h"
-#include "parallel/mesh.h"
+#include "parallel/group_buffers.h"
 #include "train/batch_tensors.h"
 
 namespace adagate {
@@ -48,7 +48,7 @@ class TrainingStep {
   StepResult run(std::span<const Batch> micro_batches, int64_t step, double learning_rate,
                  bool stop);
 
-  // L2 norm of all parameters' master values, each expert's once. Collective.
+  // L2 norm of all parameters' master values, each value once. Collective.
   double parameter_norm() const;
 
   const RoutingStep& routing() const { return routing_; }
@@ -59,10 +59,8 @@ class TrainingStep {
   StepContext context_of(int64_t step);
   void counting_pass(std::span<const Batch> micro_batches, int64_t step);
   double forward_backward(const Batch& batch, int64_t step, double scale, bool last);
-  double gradient_norm() const;
   void sum_loss(double sum, double scale, StepResult& result);
-  // The norm of a flat buffer of both groups.
-  double norm_of(const Tensor& dense, const Tensor& expert) const;
+  std::vector<GroupBuffer> buffers(Tensor FlatGroup::*which) const;  // of all groups
 
   Decoder& model_;
   ParameterStore& store_;
@@ -70,7 +68,7 @@ class TrainingStep {
   Mesh mesh_;
   TrainingStepOptions options_;
   RoutingStep routing_;
-  GradientReducer dense_reducer_, expert_reducer_;
+  std::vector<GradientReducer> reducers_;  // by ParameterGroup
 };
 
 }  // namespace adagate

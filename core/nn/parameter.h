@@ -5,14 +5,11 @@
 #include <string>
 
 #include "core/autograd/tape.h"
+#include "core/nn/parameter_group.h"
 #include "core/nn/state.h"
 #include "core/tensor/tensor.h"
 
 namespace adagate {
-
-// Which ranks hold the same values, and so over which group the gradient is summed.
-enum class ParameterGroup : uint8_t { dense, expert };
-constexpr int kParameterGroups = 2;
 
 struct Init {
   enum class Kind : uint8_t { zeros, ones, normal } kind = Kind::zeros;

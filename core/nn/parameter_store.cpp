@@ -33,24 +33,22 @@ void fill_initial(Parameter& p, uint64_t seed) {
 
 ParameterStore::ParameterStore(Module& model, StoreOptions options) : options_(std::move(options)) {
   std::unordered_set<std::string> names;
-  std::array<int64_t, kParameterGroups> sizes{};
+  PerGroup<int64_t> sizes;
   model.for_each_parameter([&](const std::string& name, Parameter& p) {
     check(names.insert(name).second, "two parameters are called {}", name);
     p.name_ = name;
-    auto g = static_cast<size_t>(p.spec().group);
+    ParameterGroup g = p.spec().group;
     p.offset_ = sizes[g];
     sizes[g] += (p.numel() + kAlign - 1) / kAlign * kAlign;
     groups_[g].parameters.push_back(&p);
     all_.push_back(&p);
   });
-  for (int g = 0; g < kParameterGroups; ++g) {
-    FlatGroup& flat = groups_[static_cast<size_t>(g)];
-    int64_t n = sizes[static_cast<size_t>(g)];
+  for (ParameterGroup g : kAllGroups) {
+    FlatGroup& flat = groups_[g];
+    int64_t n = sizes[g];
     flat.master = Tensor::zeros({n}, options_.master);
     size_t bytes = static_cast<size_t>(n) * size_of(options_.master);
-    auto memory = options_.allocate_grad && bytes
-                      ? options_.allocate_grad(static_cast<ParameterGroup>(g), bytes)
-                      : nullptr;
+    auto memory = options_.allocate_grad && bytes ? options_.allocate_grad(g, bytes) : nullptr;
     void* address = memory.get();
     flat.grad = memory ? Tensor::from_storage(Storage::wrap(address, bytes, {}, memory), 0, {n},
                                               options_.master)

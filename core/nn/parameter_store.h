@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <string>
 #include <vector>
@@ -45,7 +44,7 @@ class ParameterStore {
   // result is the same for every layout; then refreshes the compute copies.
   void initialize(uint64_t seed);
 
-  FlatGroup& group(ParameterGroup g) { return groups_[static_cast<size_t>(g)]; }
+  FlatGroup& group(ParameterGroup g) { return groups_[g]; }
   const std::vector<Parameter*>& parameters() const { return all_; }  // in registration order
   Parameter* find(const std::string& name) const;                     // null when absent
   const StoreOptions& options() const { return options_; }
@@ -62,7 +61,7 @@ class ParameterStore {
 
  private:
   StoreOptions options_;
-  std::array<FlatGroup, kParameterGroups> groups_;
+  PerGroup<FlatGroup> groups_;
   std::vector<Parameter*> all_;
 };
 

@@ -6,9 +6,9 @@ namespace adagate {
 
 AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
     : store_(store), config_(config) {
-  for (int g = 0; g < kParameterGroups; ++g) {
-    FlatGroup& flat = store.group(static_cast<ParameterGroup>(g));
-    Group& group = groups_[static_cast<size_t>(g)];
+  for (ParameterGroup g : kAllGroups) {
+    FlatGroup& flat = store.group(g);
+    Group& group = groups_[g];
     group.m = Tensor::zeros(flat.master.shape(), flat.master.dtype());
     group.v = Tensor::zeros(flat.master.shape(), flat.master.dtype());
     for (Parameter* p : flat.parameters) {
@@ -25,9 +25,9 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
 void AdamW::step(double learning_rate, double gradient_factor) {
   steps_++;
   double t = static_cast<double>(steps_);
-  for (int g = 0; g < kParameterGroups; ++g) {
-    FlatGroup& flat = store_.group(static_cast<ParameterGroup>(g));
-    Group& group = groups_[static_cast<size_t>(g)];
+  for (ParameterGroup g : kAllGroups) {
+    FlatGroup& flat = store_.group(g);
+    Group& group = groups_[g];
     for (const Segment& s : group.segments) {
       auto piece = [&](const Tensor& buffer) {
         return buffer ? buffer.slice(s.range.begin, s.range.end).raw() : nullptr;
@@ -55,12 +55,12 @@ void AdamW::step(double learning_rate, double gradient_factor) {
 }
 
 Tensor AdamW::first_moment(const Parameter& p) const {
-  const Tensor& m = groups_[static_cast<size_t>(p.spec().group)].m;
+  const Tensor& m = groups_[p.spec().group].m;
   return m.slice(p.offset(), p.offset() + p.numel()).reshape(p.spec().shape);
 }
 
 Tensor AdamW::second_moment(const Parameter& p) const {
-  const Tensor& v = groups_[static_cast<size_t>(p.spec().group)].v;
+  const Tensor& v = groups_[p.spec().group].v;
   return v.slice(p.offset(), p.offset() + p.numel()).reshape(p.spec().shape);
 }
 

@@ -1,7 +1,6 @@
 // AdamW over the flat buffers of a ParameterStore.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -42,7 +41,7 @@ class AdamW {
 
   ParameterStore& store_;
   OptimizerConfig config_;
-  std::array<Group, kParameterGroups> groups_;
+  PerGroup<Group> groups_;
   int64_t steps_ = 0;
 };
 

@@ -94,7 +94,7 @@ class ReferenceRun {
 
   double gradient_norm() {
     double squares = 0;
-    for (ParameterGroup g : {ParameterGroup::dense, ParameterGroup::expert})
+    for (ParameterGroup g : kAllGroups)
       if (store_.group(g).size() > 0) squares += sum_of_squares(store_.group(g).grad);
     return std::sqrt(squares);
   }

@@ -254,6 +254,15 @@ void split(Communicator& world) {
   check(again->sum<int64_t>(me) == half->sum<int64_t>(me), "split: other members");
 }
 
+// Every value of the group lies on as many ranks as there are copies, in the same part on each.
+void holders(const Mesh& mesh, const GroupRanks& group) {
+  int copies = group.copies->size(), parts = group.parts->size();
+  check(copies * parts == mesh.ranks(), "{} copies of {} parts", copies, parts);
+  int copy = group.copies->rank(), part = group.parts->rank();
+  check(group.parts->max<int32_t>(copy) == copy, "parts of several copies are together");
+  check(group.copies->max<int32_t>(part) == part, "copies of several parts are together");
+}
+
 void mesh(Communicator& world) {
   for (int parts = 1; parts <= world.size(); ++parts) {
     if (world.size() % parts != 0) continue;
@@ -263,6 +272,7 @@ void mesh(Communicator& world) {
     check(m.world->rank() == m.replica->rank() * parts + m.expert->rank(), "mesh ranks");
     int64_t in_group = m.replica->sum<int64_t>(m.expert->rank());
     check(in_group == int64_t{m.expert->rank()} * m.replicas(), "mesh replicas");
+    for (ParameterGroup g : kAllGroups) holders(m, m.group(g));
   }
 }
 
