@@ -24,11 +24,11 @@ struct AllToAllV {
   int64_t row_bytes = 0;
 };
 
-// A collective under way. The buffers must stay untouched until wait() returns.
+// A collective under way. The buffers must stay untouched until test() is true or wait() returns.
 class Request {
  public:
   virtual ~Request() = default;
-  virtual bool test() = 0;  // makes progress; true once finished
+  virtual bool test() = 0;  // makes progress; true once finished; throws as wait() does
   virtual void wait() = 0;  // throws Error if a rank has failed
 };
 
@@ -55,6 +55,18 @@ class Communicator {
   // send has size() * count elements; this rank's summed part arrives in recv.
   virtual void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype,
                               ReduceOp op) = 0;
+
+  // The same with parts of any sizes, zero included, such as the shards of a flat buffer: part r
+  // has counts[r] elements ([size()], the same on all ranks), the parts follow each other in rank
+  // order. The smaller buffer may be this rank's part of the larger one. One after the other they
+  // do what all_reduce does, with the same bits.
+  virtual std::unique_ptr<Request> all_gather_async(const void* send, void* recv,
+                                                    std::span<const int64_t> counts,
+                                                    DType dtype) = 0;
+  virtual std::unique_ptr<Request> reduce_scatter_async(const void* send, void* recv,
+                                                        std::span<const int64_t> counts,
+                                                        DType dtype, ReduceOp op) = 0;
+
   virtual void broadcast(void* data, int64_t count, DType dtype, int root) = 0;
   virtual void all_to_all_v(const AllToAllV& exchange) = 0;
   virtual void barrier() = 0;

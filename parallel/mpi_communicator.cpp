@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include "core/base/error.h"
+#include "parallel/bytes.h"
 #include "parallel/host_pages.h"
 #include "parallel/mpi_transport.h"
 #include "parallel/node_link.h"
+#include "parallel/parts.h"
 #include "parallel/placement.h"
 #include "parallel/shared_group.h"
 #include "parallel/shared_segment.h"
@@ -186,22 +188,41 @@ class MpiCommunicator final : public Communicator {
   }
   std::unique_ptr<Request> all_reduce_async(void* data, int64_t count, DType dtype,
                                             ReduceOp op) override {
-    if (group_)
-      if (auto request = group_->all_reduce_async(data, count, dtype, op)) return request;
-    return transport_->all_reduce_async(data, count, dtype, op);
+    auto messages = [=, transport = transport_] {
+      return transport->all_reduce_async(data, count, dtype, op);
+    };
+    return group_ ? group_->all_reduce_async(data, count, dtype, op, messages) : messages();
   }
   void all_gather(const void* send, void* recv, int64_t count, DType dtype) override {
     if (group_ && group_->all_gather(send, recv, count, dtype)) return;
-    transport_->all_gather(send, recv, count * static_cast<int64_t>(size_of(dtype)));
+    transport_->all_gather(send, recv, bytes_of(count, dtype));
+  }
+  std::unique_ptr<Request> all_gather_async(const void* send, void* recv,
+                                            std::span<const int64_t> counts, DType dtype) override {
+    auto starts = part_starts(counts, size(), "all_gather_async");
+    auto messages = [=, transport = transport_] {
+      return transport->all_gather_async(send, recv, starts, dtype);
+    };
+    return group_ ? group_->all_gather_async(send, recv, starts, dtype, messages) : messages();
   }
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype,
                       ReduceOp op) override {
     if (group_ && group_->reduce_scatter(send, recv, count, dtype, op)) return;
     transport_->reduce_scatter(send, recv, count, dtype, op);
   }
+  std::unique_ptr<Request> reduce_scatter_async(const void* send, void* recv,
+                                                std::span<const int64_t> counts, DType dtype,
+                                                ReduceOp op) override {
+    auto starts = part_starts(counts, size(), "reduce_scatter_async");
+    auto messages = [=, transport = transport_] {
+      return transport->reduce_scatter_async(send, recv, starts, dtype, op);
+    };
+    return group_ ? group_->reduce_scatter_async(send, recv, starts, dtype, op, messages)
+                  : messages();
+  }
   void broadcast(void* data, int64_t count, DType dtype, int root) override {
     if (group_ && group_->broadcast(data, count, dtype, root)) return;
-    transport_->broadcast(data, count * static_cast<int64_t>(size_of(dtype)), root);
+    transport_->broadcast(data, bytes_of(count, dtype), root);
   }
   void all_to_all_v(const AllToAllV& exchange) override {
     if (group_ && group_->all_to_all_v(exchange)) return;

@@ -7,45 +7,14 @@
 #include <vector>
 
 #include "parallel/communicator.h"
-#include "parallel/mpi_calls.h"
+#include "parallel/mpi_tasks.h"
 #include "parallel/rank_context.h"
 
 namespace adagate {
 
-// A sum in cache-sized pieces, two stages each: every rank collects its slice of the piece from
-// all, sums it in rank order, and sends the result to all. A small sum is one exchange of
-// everything.
-class MpiSum {
- public:
-  MpiSum(MPI_Comm comm, void* data, int64_t count, DType dtype, ReduceOp op);
-  // Does what can be done without waiting; true once finished.
-  bool advance();
-  bool is_finished() const { return stage_ == Stage::finished; }
-
- private:
-  enum class Stage : uint8_t { start, collect, spread, gather_small, finished };
-  void start_piece();
-  void start_collect();
-  void start_spread();
-  void start_small();
-  void combine(const std::byte* parts, int64_t part_count, std::byte* to);
-
-  MPI_Comm comm_;
-  int rank_ = 0, size_ = 1;
-  std::byte* data_;
-  int64_t count_;
-  DType dtype_;
-  ReduceOp op_;
-  int64_t piece_ = 0;  // elements of a piece
-  int64_t begin_ = 0;  // first element of the current piece
-  Stage stage_ = Stage::start;
-  std::vector<std::byte> parts_;  // [size, slice]
-  std::vector<MPI_Request> requests_;
-};
-
 class MpiTransport : public Progress, public std::enable_shared_from_this<MpiTransport> {
  public:
-  // Takes over both communicators: asynchronous sums have their own, since ranks reach their steps
+  // Takes over both communicators: asynchronous calls have their own, since ranks reach their steps
   // at different moments between the other calls.
   MpiTransport(MPI_Comm comm, MPI_Comm async_comm, std::shared_ptr<RankContext> context);
   ~MpiTransport() override;
@@ -60,7 +29,14 @@ class MpiTransport : public Progress, public std::enable_shared_from_this<MpiTra
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype, ReduceOp op);
   void broadcast(void* data, int64_t bytes, int root);
   void all_to_all_v(const AllToAllV& exchange);
+
   std::unique_ptr<Request> all_reduce_async(void* data, int64_t count, DType dtype, ReduceOp op);
+  // starts: of the parts, in elements ([size + 1], parallel/parts.h).
+  std::unique_ptr<Request> all_gather_async(const void* send, void* recv,
+                                            std::vector<int64_t> starts, DType dtype);
+  std::unique_ptr<Request> reduce_scatter_async(const void* send, void* recv,
+                                                std::vector<int64_t> starts, DType dtype,
+                                                ReduceOp op);
 
   void progress() override;
   // Calls `done` (which makes progress) until it is true, politely. Throws Error when a rank has
@@ -69,19 +45,14 @@ class MpiTransport : public Progress, public std::enable_shared_from_this<MpiTra
   void wait_until(const char* what, Done&& done);
 
  private:
-  struct Part {
-    int64_t offset, bytes;  // in units of bytes
-  };
-  // Sends send_parts[r] to and receives recv_parts[r] from every rank r.
-  void exchange(const std::byte* send, const std::vector<Part>& send_parts, std::byte* recv,
-                const std::vector<Part>& recv_parts, const char* what);
+  std::unique_ptr<Request> start(std::shared_ptr<MpiTask> task, const char* call);
   void wait(std::vector<MPI_Request>& requests, const char* what);
 
   MPI_Comm comm_, async_comm_;
   int rank_ = 0, size_ = 1;
   std::shared_ptr<RankContext> context_;
-  std::deque<std::shared_ptr<MpiSum>> sums_;  // not finished, in the order of their posts
-  friend class MpiSumRequest;
+  std::deque<std::shared_ptr<MpiTask>> tasks_;  // not finished, in the order of their posts
+  friend class MpiRequest;
 };
 
 }  // namespace adagate

@@ -1,12 +1,13 @@
 // The group of one: every collective is the identity.
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 
 #include "core/base/error.h"
+#include "parallel/bytes.h"
 #include "parallel/communicator.h"
 #include "parallel/finished_request.h"
 #include "parallel/host_pages.h"
+#include "parallel/parts.h"
 
 namespace adagate {
 namespace {
@@ -23,10 +24,21 @@ class SelfCommunicator final : public Communicator {
     return std::make_unique<FinishedRequest>();
   }
   void all_gather(const void* send, void* recv, int64_t count, DType dtype) override {
-    copy(send, recv, count * static_cast<int64_t>(size_of(dtype)));
+    copy_bytes(recv, send, bytes_of(count, dtype));
+  }
+  std::unique_ptr<Request> all_gather_async(const void* send, void* recv,
+                                            std::span<const int64_t> counts, DType dtype) override {
+    copy_bytes(recv, send, bytes_of(part_starts(counts, 1, "all_gather_async")[1], dtype));
+    return std::make_unique<FinishedRequest>();
   }
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype, ReduceOp) override {
-    copy(send, recv, count * static_cast<int64_t>(size_of(dtype)));
+    copy_bytes(recv, send, bytes_of(count, dtype));
+  }
+  std::unique_ptr<Request> reduce_scatter_async(const void* send, void* recv,
+                                                std::span<const int64_t> counts, DType dtype,
+                                                ReduceOp) override {
+    copy_bytes(recv, send, bytes_of(part_starts(counts, 1, "reduce_scatter_async")[1], dtype));
+    return std::make_unique<FinishedRequest>();
   }
   void broadcast(void*, int64_t, DType, int root) override {
     check(root == 0, "broadcast: root {} in a group of 1 rank", root);
@@ -38,7 +50,7 @@ class SelfCommunicator final : public Communicator {
     check(x.send_rows[0] == x.recv_rows[0],
           "all_to_all_v: rank 0 sends {} rows to rank 0, which expects {}", x.send_rows[0],
           x.recv_rows[0]);
-    copy(x.send, x.recv, x.send_rows[0] * x.row_bytes);
+    copy_bytes(x.recv, x.send, x.send_rows[0] * x.row_bytes);
   }
   void barrier() override {}
   std::shared_ptr<void> allocate(size_t bytes) override { return allocate_host_pages(bytes); }
@@ -47,11 +59,6 @@ class SelfCommunicator final : public Communicator {
     std::fprintf(stderr, "%.*s\n", static_cast<int>(message.size()), message.data());
     std::fflush(nullptr);
     std::_Exit(exit_code);
-  }
-
- private:
-  static void copy(const void* from, void* to, int64_t bytes) {
-    if (bytes > 0 && from != to) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
 };
 

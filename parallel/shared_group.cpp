@@ -1,11 +1,9 @@
 #include "parallel/shared_group.h"
 
 #include <algorithm>
-#include <cstring>
-#include <exception>
 
 #include "core/base/error.h"
-#include "parallel/finished_request.h"
+#include "parallel/bytes.h"
 #include "parallel/reduce_kernels.h"
 
 namespace adagate {
@@ -13,18 +11,6 @@ namespace {
 
 // Piece in which buffers that are not mapped are copied and summed: stays in the L2 cache.
 constexpr int64_t kPieceBytes = 128 << 10;
-
-void copy_bytes(void* to, const void* from, int64_t bytes) {
-  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
-}
-
-int64_t bytes_of(int64_t count, DType dtype) {
-  return count * static_cast<int64_t>(size_of(dtype));
-}
-
-const char* name_of_call(Call call) {
-  return kCallNames[static_cast<size_t>(call)];
-}
 
 std::string text_of(const CallRecord& r) {
   if (r.call == Call::barrier) return "barrier";
@@ -83,19 +69,24 @@ void SharedGroup::leave() {
   wait_all(&RankBoard::arrived, points_, call);
 }
 
-std::vector<void*> SharedGroup::map_all() const {
-  std::vector<void*> buffers;
-  for (int r = 0; r < size(); ++r) {
-    buffers.push_back(memory_->map(member(r), current(r).buffer));
-    if (!buffers.back()) return {};
-  }
+SharedGroup::Buffers SharedGroup::buffers_of_call() const {
+  Buffers buffers{current(rank_)};
+  for (int r = 0; r < size(); ++r) add_buffer(buffers, current(r).buffer, false);
   return buffers;
 }
 
-void SharedGroup::copy_from(int r, int64_t offset, void* to, int64_t bytes) {
-  const CallRecord& theirs = current(r);
-  int error = memory_->copy_from(member(r), theirs.buffer, offset, to, bytes);
-  if (error != 0) context_->fail_unreadable(member(r), name_of_call(theirs.call), bytes, error);
+void SharedGroup::add_buffer(Buffers& buffers, BufferName name, bool empty) const {
+  auto r = static_cast<int>(buffers.names.size());
+  void* address = memory_->map(member(r), name);
+  buffers.names.push_back(name);
+  buffers.addresses.push_back(address);
+  buffers.all_mapped &= address || empty;
+}
+
+void SharedGroup::copy_from(int r, BufferName buffer, Call call, int64_t offset, void* to,
+                            int64_t bytes) {
+  int error = memory_->copy_from(member(r), buffer, offset, to, bytes);
+  if (error != 0) context_->fail_unreadable(member(r), name_of_call(call), bytes, error);
 }
 
 void SharedGroup::barrier() {
@@ -104,46 +95,79 @@ void SharedGroup::barrier() {
   meet({});
 }
 
-void SharedGroup::sum_mapped(std::span<void* const> buffers, int64_t count, DType dtype,
-                             ReduceOp op) {
-  auto [first, last] = slice_of(count, rank_, size());
-  int64_t offset = bytes_of(first, dtype);
+void SharedGroup::sum_mapped(const Buffers& buffers) {
+  const CallRecord& call = buffers.call;
+  auto [first, last] = slice_of(call.count, rank_, size());
+  int64_t offset = bytes_of(first, call.dtype);
   std::vector<void*> parts;
-  for (void* b : buffers) parts.push_back(static_cast<std::byte*>(b) + offset);
+  for (void* b : buffers.addresses) parts.push_back(static_cast<std::byte*>(b) + offset);
   sources_.assign(parts.begin(), parts.end());
-  BusyScope busy(*context_, name_of_call(Call::all_reduce));
-  reduce_in_order(sources_, parts, last - first, dtype, op);
+  BusyScope busy(*context_, name_of_call(call.call));
+  reduce_in_order(sources_, parts, last - first, call.dtype, call.op);
 }
 
-void SharedGroup::combine_copied(const std::byte* own_data, int64_t first, int64_t count,
-                                 DType dtype, ReduceOp op, std::byte* to) {
-  int64_t piece = kPieceBytes / static_cast<int64_t>(size_of(dtype));
+void SharedGroup::combine(const Buffers& buffers, const std::byte* own_data, int64_t first,
+                          int64_t count, std::byte* to) {
+  const CallRecord& call = buffers.call;
+  if (!buffers.all_mapped) return combine_copied(buffers, own_data, first, count, to);
+  int64_t offset = bytes_of(first, call.dtype);
+  sources_.clear();
+  for (void* b : buffers.addresses) sources_.push_back(static_cast<std::byte*>(b) + offset);
+  void* destination = to;
+  BusyScope busy(*context_, name_of_call(call.call));
+  reduce_in_order(sources_, {&destination, 1}, count, call.dtype, call.op);
+}
+
+void SharedGroup::combine_copied(const Buffers& buffers, const std::byte* own_data, int64_t first,
+                                 int64_t count, std::byte* to) {
+  const CallRecord& call = buffers.call;
+  int64_t piece = kPieceBytes / bytes_of(1, call.dtype);
   scratch_.resize(static_cast<size_t>(kPieceBytes * size()));
-  BusyScope busy(*context_, name_of_call(Call::all_reduce));
+  BusyScope busy(*context_, name_of_call(call.call));
   for (int64_t begin = first; begin < first + count; begin += piece) {
     int64_t n = std::min(piece, first + count - begin);
-    int64_t offset = bytes_of(begin, dtype);
+    int64_t offset = bytes_of(begin, call.dtype), bytes = bytes_of(n, call.dtype);
     sources_.clear();
     for (int r = 0; r < size(); ++r) {
       std::byte* part = scratch_.data() + r * kPieceBytes;
-      if (r != rank_) copy_from(r, offset, part, bytes_of(n, dtype));
+      if (r != rank_)
+        copy_from(r, buffers.names[static_cast<size_t>(r)], call.call, offset, part, bytes);
       sources_.push_back(r == rank_ ? own_data + offset : part);
     }
-    void* destination = to + bytes_of(begin - first, dtype);
-    reduce_in_order(sources_, {&destination, 1}, n, dtype, op);
+    void* destination = to + bytes_of(begin - first, call.dtype);
+    reduce_in_order(sources_, {&destination, 1}, n, call.dtype, call.op);
   }
 }
 
-void SharedGroup::sum_copied(std::byte* data, int64_t count, DType dtype, ReduceOp op) {
-  auto [first, last] = slice_of(count, rank_, size());
-  combine_copied(data, first, last - first, dtype, op, data + bytes_of(first, dtype));
+void SharedGroup::sum_copied(const Buffers& buffers, std::byte* data) {
+  const CallRecord& call = buffers.call;
+  auto [first, last] = slice_of(call.count, rank_, size());
+  combine_copied(buffers, data, first, last - first, data + bytes_of(first, call.dtype));
   leave();
-  BusyScope busy(*context_, name_of_call(Call::all_reduce));
+  BusyScope busy(*context_, name_of_call(call.call));
   for (int i = 1; i < size(); ++i) {
     int r = (rank_ + i) % size();
-    auto [begin, end] = slice_of(count, r, size());
-    int64_t offset = bytes_of(begin, dtype);
-    copy_from(r, offset, data + offset, bytes_of(end - begin, dtype));
+    auto [begin, end] = slice_of(call.count, r, size());
+    int64_t offset = bytes_of(begin, call.dtype);
+    copy_from(r, buffers.names[static_cast<size_t>(r)], call.call, offset, data + offset,
+              bytes_of(end - begin, call.dtype));
+  }
+}
+
+void SharedGroup::gather(const Buffers& buffers, const void* own_data,
+                         std::span<const int64_t> starts, std::byte* to) {
+  BusyScope busy(*context_, name_of_call(buffers.call.call));
+  for (int i = 0; i < size(); ++i) {
+    int r = (rank_ + i) % size();
+    auto source = static_cast<size_t>(r);
+    int64_t bytes = starts[source + 1] - starts[source];
+    std::byte* arrives = to + starts[source];
+    if (r == rank_)
+      copy_bytes(arrives, own_data, bytes);
+    else if (buffers.all_mapped)
+      copy_bytes(arrives, buffers.addresses[source], bytes);
+    else if (bytes > 0)
+      copy_from(r, buffers.names[source], buffers.call.call, 0, arrives, bytes);
   }
 }
 
@@ -161,12 +185,12 @@ bool SharedGroup::all_reduce(void* data, int64_t count, DType dtype, ReduceOp op
     return true;
   }
   meet(record);
-  if (auto buffers = map_all(); !buffers.empty())
-    sum_mapped(buffers, count, dtype, op);
-  else if (memory_->can_copy())
-    sum_copied(static_cast<std::byte*>(data), count, dtype, op);
+  Buffers buffers = buffers_of_call();
+  if (!reaches(buffers)) return false;
+  if (buffers.all_mapped)
+    sum_mapped(buffers);
   else
-    return false;
+    sum_copied(buffers, static_cast<std::byte*>(data));
   leave();
   return true;
 }
@@ -183,20 +207,11 @@ bool SharedGroup::all_gather(const void* send, void* recv, int64_t count, DType 
     return true;
   }
   meet(record);
-  auto buffers = map_all();
-  if (buffers.empty() && !memory_->can_copy()) return false;
-  {
-    BusyScope busy(*context_, name_of_call(record.call));
-    for (int i = 0; i < size(); ++i) {
-      int r = (rank_ + i) % size();
-      if (r == rank_)
-        copy_bytes(to + r * bytes, send, bytes);
-      else if (!buffers.empty())
-        copy_bytes(to + r * bytes, buffers[static_cast<size_t>(r)], bytes);
-      else
-        copy_from(r, 0, to + r * bytes, bytes);
-    }
-  }
+  Buffers buffers = buffers_of_call();
+  if (!reaches(buffers)) return false;
+  std::vector<int64_t> starts;
+  for (int r = 0; r <= size(); ++r) starts.push_back(r * bytes);
+  gather(buffers, send, starts, to);
   leave();
   return true;
 }
@@ -206,25 +221,19 @@ bool SharedGroup::reduce_scatter(const void* send, void* recv, int64_t count, DT
   int64_t bytes = bytes_of(count, dtype);
   ++meetings_;
   CallRecord record = describe(Call::reduce_scatter, send, count, dtype, op, 0);
-  sources_.clear();
   if (bytes * size() <= RankBoard::kEagerBytes) {
     copy_bytes(eager_buffer(rank_), send, bytes * size());
     meet(record);
+    sources_.clear();
     for (int r = 0; r < size(); ++r) sources_.push_back(eager_buffer(r) + rank_ * bytes);
     reduce_in_order(sources_, {&recv, 1}, count, dtype, op);
     return true;
   }
   meet(record);
-  if (auto buffers = map_all(); !buffers.empty()) {
-    for (void* b : buffers) sources_.push_back(static_cast<std::byte*>(b) + rank_ * bytes);
-    BusyScope busy(*context_, name_of_call(record.call));
-    reduce_in_order(sources_, {&recv, 1}, count, dtype, op);
-  } else if (memory_->can_copy()) {
-    combine_copied(static_cast<const std::byte*>(send), rank_ * count, count, dtype, op,
-                   static_cast<std::byte*>(recv));
-  } else {
-    return false;
-  }
+  Buffers buffers = buffers_of_call();
+  if (!reaches(buffers)) return false;
+  combine(buffers, static_cast<const std::byte*>(send), rank_ * count, count,
+          static_cast<std::byte*>(recv));
   leave();
   return true;
 }
@@ -242,14 +251,14 @@ bool SharedGroup::broadcast(void* data, int64_t count, DType dtype, int root) {
     return true;
   }
   meet(record);
-  auto buffers = map_all();
-  if (buffers.empty() && !memory_->can_copy()) return false;
+  Buffers buffers = buffers_of_call();
+  if (!reaches(buffers)) return false;
   if (rank_ != root) {
     BusyScope busy(*context_, name_of_call(record.call));
-    if (!buffers.empty())
-      copy_bytes(data, buffers[static_cast<size_t>(root)], bytes);
+    if (buffers.all_mapped)
+      copy_bytes(data, buffers.addresses[static_cast<size_t>(root)], bytes);
     else
-      copy_from(root, 0, data, bytes);
+      copy_from(root, current(root).buffer, record.call, 0, data, bytes);
   }
   leave();
   return true;
@@ -316,107 +325,9 @@ std::string SharedGroup::pull_rows(const AllToAllV& x, std::span<const std::byte
     else if (from[source])
       copy_bytes(to, from[source] + offset, bytes);
     else if (bytes > 0)
-      copy_from(r, offset, to, bytes);
+      copy_from(r, current(r).buffer, Call::all_to_all_v, offset, to, bytes);
   }
   return disagreement;
-}
-
-namespace {
-
-class SharedSum final : public Request {
- public:
-  SharedSum(std::shared_ptr<SharedGroup> group, uint32_t sequence)
-      : group_(std::move(group)), sequence_(sequence) {}
-  // The peers write into the buffer until the sum is finished, wanted or not.
-  ~SharedSum() override {
-    if (done_) return;
-    try {
-      if (std::uncaught_exceptions() > 0)
-        group_->context().retreat("it gave up in the middle of an all_reduce_async");
-      else
-        wait();
-    } catch (const Error&) {
-    }
-  }
-  bool test() override {
-    if (!done_) done_ = group_->async_done(sequence_);
-    return done_;
-  }
-  void wait() override {
-    if (!done_) group_->async_wait(sequence_);
-    done_ = true;
-  }
-
- private:
-  std::shared_ptr<SharedGroup> group_;
-  uint32_t sequence_;
-  bool done_ = false;
-};
-
-}  // namespace
-
-std::unique_ptr<Request> SharedGroup::all_reduce_async(void* data, int64_t count, DType dtype,
-                                                       ReduceOp op) {
-  if (size() == 1) return std::make_unique<FinishedRequest>();
-  CallRecord record = describe(Call::all_reduce_async, data, count, dtype, op, 0);
-  if (!memory_->map(member(rank_), record.buffer)) return nullptr;
-  wait_for_ring();
-  own().posts[posts_ % RankBoard::kAsyncDepth] = record;
-  to_sum_.push_back({posts_, record});
-  context_->add_progress(this);
-  own().posted.raise(++posts_);
-  context_->progress();
-  return std::make_unique<SharedSum>(shared_from_this(), posts_);
-}
-
-// A slot of the ring is free again when all ranks have summed the post that it held.
-void SharedGroup::wait_for_ring() {
-  uint32_t oldest = posts_ - RankBoard::kAsyncDepth + 1;
-  if (posts_ >= RankBoard::kAsyncDepth) async_wait(oldest);
-}
-
-void SharedGroup::sum_posted(const Posted& posted) {
-  std::vector<void*> buffers;
-  for (int r = 0; r < size(); ++r) {
-    const CallRecord& theirs = board(r).posts[posted.sequence % RankBoard::kAsyncDepth];
-    compare(posted.record, theirs, r);
-    buffers.push_back(memory_->map(member(r), theirs.buffer));
-    check(buffers.back(), "all_reduce_async: the buffer of rank {} is not in shared memory",
-          context_->world_rank(member(r)));
-  }
-  const CallRecord& mine = posted.record;
-  sum_mapped(buffers, mine.count, mine.dtype, mine.op);
-}
-
-void SharedGroup::progress() {
-  while (!to_sum_.empty()) {
-    uint32_t target = to_sum_.front().sequence + 1;
-    for (int r = 0; r < size(); ++r)
-      if (!board(r).posted.reached(target)) return;
-    Posted posted = to_sum_.front();
-    to_sum_.pop_front();
-    sum_posted(posted);
-    own().summed.raise(target);
-  }
-  context_->remove_progress(this);
-}
-
-bool SharedGroup::async_done(uint32_t sequence) {
-  context_->progress();
-  for (int r = 0; r < size(); ++r) {
-    if (board(r).summed.reached(sequence)) continue;
-    context_->check_health(-1, name_of_call(Call::all_reduce_async));
-    return false;
-  }
-  return true;
-}
-
-void SharedGroup::async_wait(uint32_t sequence) {
-  if (!own().summed.reached(sequence)) {
-    wait_all(&RankBoard::posted, sequence, Call::all_reduce_async);
-    progress();
-  }
-  wait_all(&RankBoard::summed, sequence, Call::all_reduce_async);
 }
 
 }  // namespace adagate

@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "parallel/host_pages.h"
+#include "parallel/parts.h"
 #include "parallel/shared_group.h"
 
 #ifdef _OPENMP
@@ -56,14 +57,25 @@ class ThreadCommunicator final : public Communicator {
   }
   std::unique_ptr<Request> all_reduce_async(void* data, int64_t count, DType dtype,
                                             ReduceOp op) override {
-    return group_->all_reduce_async(data, count, dtype, op);
+    return group_->all_reduce_async(data, count, dtype, op, nullptr);
   }
   void all_gather(const void* send, void* recv, int64_t count, DType dtype) override {
     group_->all_gather(send, recv, count, dtype);
   }
+  std::unique_ptr<Request> all_gather_async(const void* send, void* recv,
+                                            std::span<const int64_t> counts, DType dtype) override {
+    auto starts = part_starts(counts, size(), "all_gather_async");
+    return group_->all_gather_async(send, recv, std::move(starts), dtype, nullptr);
+  }
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype,
                       ReduceOp op) override {
     group_->reduce_scatter(send, recv, count, dtype, op);
+  }
+  std::unique_ptr<Request> reduce_scatter_async(const void* send, void* recv,
+                                                std::span<const int64_t> counts, DType dtype,
+                                                ReduceOp op) override {
+    auto starts = part_starts(counts, size(), "reduce_scatter_async");
+    return group_->reduce_scatter_async(send, recv, std::move(starts), dtype, op, nullptr);
   }
   void broadcast(void* data, int64_t count, DType dtype, int root) override {
     group_->broadcast(data, count, dtype, root);

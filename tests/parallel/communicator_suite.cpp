@@ -1,14 +1,11 @@
 #include "tests/parallel/communicator_suite.h"
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
+#include <cmath>
 #include <vector>
 
-#include "core/base/error.h"
-#include "core/base/rng.h"
-#include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
+#include "tests/parallel/suite_values.h"
 
 namespace adagate::suite {
 namespace {
@@ -17,76 +14,12 @@ constexpr int64_t kSizes[] = {0, 1, 31, 1000, 1 << 20};
 constexpr int64_t kEagerBytes = 64 << 10;    // what shared memory takes in one go
 constexpr int64_t kBeyondEager = 64 * 1099;  // elements, of any type
 
-template <class F>
-void for_each_type(F&& f) {
-  f(float{});
-  f(bfloat16{});
-  f(double{});
-  f(int32_t{});
-  f(int64_t{});
-  f(uint8_t{});
-}
-
-// Element i of rank r: of both signs and many magnitudes, so that the order of a sum shows in its
-// bits.
-template <class T>
-T value_of(int rank, int64_t i, int salt) {
-  uint32_t bits = mix32(static_cast<uint32_t>(i) * 2654435761u + static_cast<uint32_t>(rank) * 97u +
-                        static_cast<uint32_t>(salt) * 1009u);
-  if constexpr (std::is_integral_v<T>)
-    return static_cast<T>(bits % 100);
-  else
-    return static_cast<T>((uniform_of(bits) - 0.5f) * static_cast<float>(1u << (bits % 12)));
-}
-
-template <class T>
-std::vector<T> values_of(int rank, int64_t count, int salt = 0) {
-  std::vector<T> v(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) v[static_cast<size_t>(i)] = value_of<T>(rank, i, salt);
-  return v;
-}
-
-template <class T>
-using Sum = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
-
-// The contract in two lines: left to right over the ranks, bf16 in f32 rounded once.
-template <class T>
-T expected(ReduceOp op, int ranks, int64_t i, int salt = 0) {
-  auto at = [&](int r) { return static_cast<Sum<T>>(value_of<T>(r, i, salt)); };
-  Sum<T> total = at(0);
-  for (int r = 1; r < ranks; ++r) {
-    if (op == ReduceOp::sum)
-      total = static_cast<Sum<T>>(total + at(r));
-    else
-      total = op == ReduceOp::max ? std::max(total, at(r)) : std::min(total, at(r));
-  }
-  return static_cast<T>(total);
-}
-
-template <class T>
-void expect_same(const T* got, const T* want, int64_t count, const char* what) {
-  if (count == 0 || std::memcmp(got, want, static_cast<size_t>(count) * sizeof(T)) == 0) return;
-  for (int64_t i = 0; i < count; ++i)
-    check(std::memcmp(got + i, want + i, sizeof(T)) == 0, "{}: element {} of {} is {}, not {}",
-          what, i, count, static_cast<double>(got[i]), static_cast<double>(want[i]));
-}
-
-template <class T>
-void expect_sum(const T* got, int64_t count, ReduceOp op, int ranks, int salt, const char* what) {
-  std::vector<T> want(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i)
-    want[static_cast<size_t>(i)] = expected<T>(op, ranks, i, salt);
-  expect_same(got, want.data(), count, what);
-}
-
 void rank_and_size(Communicator& c) {
   check(c.rank() >= 0 && c.rank() < c.size(), "rank {} of {}", c.rank(), c.size());
   check(c.sum<int64_t>(1) == c.size(), "the sum of ones is not the size");
   check(c.max<int32_t>(c.rank()) == c.size() - 1, "the largest rank is not size - 1");
   check(c.sum(0.5) == 0.5 * c.size(), "the sum of halves is not half the size");
 }
-
-constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::max, ReduceOp::min};
 
 void all_reduce(Communicator& c) {
   for_each_type([&]<class T>(T) {
@@ -314,85 +247,6 @@ void allocated(Communicator& world) {
   expect_same(send, values_of<float>(world.size() - 1, count).data(), count, "allocated broadcast");
 }
 
-// Sums under way while other collectives run, on memory of both kinds.
-void asynchronous(Communicator& world) {
-  for (bool shared : {true, false}) {
-    constexpr int kParts = 70;  // more than any queue inside is deep
-    std::vector<int64_t> counts;
-    for (int p = 0; p < kParts; ++p) counts.push_back(p % 7 == 0 ? p : 250 * p);
-    int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-    auto bytes = static_cast<size_t>(total) * 4;
-    std::shared_ptr<void> memory;
-    std::vector<float> plain;
-    if (shared)
-      memory = world.allocate(bytes);
-    else
-      plain.resize(static_cast<size_t>(total));
-    auto* data = shared ? static_cast<float*>(memory.get()) : plain.data();
-
-    std::vector<std::unique_ptr<Request>> requests;
-    auto half = world.split(world.rank() % 2, 0);
-    int64_t offset = 0;
-    for (int p = 0; p < kParts; ++p) {
-      auto values = values_of<float>(world.rank(), counts[static_cast<size_t>(p)], p);
-      std::copy(values.begin(), values.end(), data + offset);
-      requests.push_back(world.all_reduce_async(data + offset, counts[static_cast<size_t>(p)],
-                                                DType::f32, ReduceOp::sum));
-      offset += counts[static_cast<size_t>(p)];
-      if (p % 5 == world.rank() % 5) requests[static_cast<size_t>(p / 2)]->test();
-      if (p % 10 == 3) check(world.sum<int64_t>(p) == int64_t{p} * world.size(), "sum between");
-      if (p % 10 == 7) all_to_all_v(*half);
-    }
-    // The ranks ask in different orders.
-    for (int i = 0; i < kParts; ++i) {
-      int p = world.rank() % 2 ? kParts - 1 - i : i;
-      requests[static_cast<size_t>(p)]->wait();
-      check(requests[static_cast<size_t>(p)]->test(), "a finished request is not finished");
-    }
-    offset = 0;
-    for (int p = 0; p < kParts; ++p) {
-      int64_t count = counts[static_cast<size_t>(p)];
-      expect_sum(data + offset, count, ReduceOp::sum, world.size(), p, "all_reduce_async");
-      offset += count;
-    }
-  }
-}
-
-// test() alone must bring a sum to its end.
-void polling(Communicator& world) {
-  auto memory = world.allocate(1 << 22);
-  auto* data = static_cast<float*>(memory.get());
-  auto values = values_of<float>(world.rank(), 1 << 20);
-  std::copy(values.begin(), values.end(), data);
-  auto request = world.all_reduce_async(data, 1 << 20, DType::f32, ReduceOp::sum);
-  while (!request->test()) {
-  }
-  expect_sum(data, 1 << 20, ReduceOp::sum, world.size(), 0, "polled sum");
-  world.barrier();
-}
-
-void reducer(Communicator& world) {
-  constexpr int64_t kTotal = 200000;
-  auto memory = world.allocate(kTotal * 4);
-  auto* data = static_cast<float*>(memory.get());
-  GradientReducer reducer(world, data, DType::f32, kTotal, even_buckets(kTotal, 47001));
-  for (int step = 0; step < 4; ++step) {
-    auto values = values_of<float>(world.rank(), kTotal, step);
-    std::copy(values.begin(), values.end(), data);
-    // Pieces become final in an order of their own on each rank and step.
-    std::vector<std::pair<int64_t, int64_t>> pieces;
-    for (int64_t first = 0; first < kTotal; first += 9973)
-      pieces.emplace_back(first, std::min(kTotal, first + 9973));
-    Rng rng(7, RngStream::test, static_cast<uint64_t>(step), static_cast<uint64_t>(world.rank()));
-    for (size_t i = pieces.size(); i > 1; --i) std::swap(pieces[i - 1], pieces[rng.at(i)[0] % i]);
-    // On some steps the last pieces are left to finish().
-    size_t told = step % 2 ? pieces.size() : pieces.size() / 2;
-    for (size_t i = 0; i < told; ++i) reducer.ready(pieces[i].first, pieces[i].second);
-    reducer.finish();
-    expect_sum(data, kTotal, ReduceOp::sum, world.size(), step, "gradient reducer");
-  }
-}
-
 constexpr Case kCases[] = {
     {"rank and size", rank_and_size},
     {"all_reduce", all_reduce},
@@ -406,15 +260,17 @@ constexpr Case kCases[] = {
     {"split", split},
     {"mesh", mesh},
     {"allocated memory", allocated},
-    {"asynchronous sums", asynchronous},
-    {"polling", polling},
-    {"gradient reducer", reducer},
 };
 
 }  // namespace
 
 std::span<const Case> communicator_cases() {
-  return kCases;
+  static const std::vector<Case> all = [] {
+    std::vector<Case> cases(std::begin(kCases), std::end(kCases));
+    cases.insert(cases.end(), asynchronous_cases().begin(), asynchronous_cases().end());
+    return cases;
+  }();
+  return all;
 }
 
 }  // namespace adagate::suite

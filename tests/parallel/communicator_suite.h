@@ -13,6 +13,7 @@ struct Case {
   void (*run)(Communicator& world);
 };
 
-std::span<const Case> communicator_cases();
+std::span<const Case> communicator_cases();  // all
+std::span<const Case> asynchronous_cases();  // those of calls that go on beside others
 
 }  // namespace adagate::suite

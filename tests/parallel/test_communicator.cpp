@@ -59,6 +59,18 @@ TEST_CASE("self communicator: counts and roots that cannot be are refused") {
   CHECK_THROWS_WITH(exchange(three, two), Contains("sends 3 rows to rank 0, which expects 2"));
   CHECK_THROWS_WITH(exchange(both, both), Contains("2 send and 2 receive counts"));
   CHECK_THROWS_WITH(exchange(two, {}), Contains("1 send and 0 receive counts"));
+  auto gather = [&](const std::vector<int64_t>& counts) {
+    self->all_gather_async(send.data(), recv.data(), counts, DType::u8)->wait();
+  };
+  auto scatter = [&](const std::vector<int64_t>& counts) {
+    self->reduce_scatter_async(send.data(), recv.data(), counts, DType::u8, ReduceOp::sum)->wait();
+  };
+  CHECK_NOTHROW(gather(two));
+  CHECK_THROWS_WITH(gather(both), "all_gather_async: 2 counts in a group of 1 rank");
+  CHECK_THROWS_WITH(gather({-1}), "all_gather_async: a count of -1; it must not be negative");
+  CHECK_NOTHROW(scatter(two));
+  CHECK_THROWS_WITH(scatter({}), "reduce_scatter_async: 0 counts in a group of 1 rank");
+  CHECK_THROWS_WITH(scatter({-2}), "reduce_scatter_async: a count of -2; it must not be negative");
   CHECK_THROWS_WITH(self->broadcast(send.data(), 8, DType::u8, 1), Contains("root 1"));
   CHECK_THROWS_WITH(self->broadcast(send.data(), 8, DType::u8, -1), Contains("root -1"));
 }
@@ -92,6 +104,15 @@ TEST_CASE("thread communicator: a rank that throws ends all ranks with its messa
         std::vector<float> data(1 << 18);
         c.all_reduce_async(data.data(), 1 << 18, DType::f32, ReduceOp::sum)->wait();
       },
+      [](Communicator& c) {
+        std::vector<float> data(1 << 18);
+        std::vector<int64_t> counts(static_cast<size_t>(c.size()), (1 << 18) / c.size());
+        float* part = data.data() + c.rank() * counts[0];
+        c.reduce_scatter_async(data.data(), part, counts, DType::f32, ReduceOp::sum)->wait();
+        auto request = c.all_gather_async(part, data.data(), counts, DType::f32);
+        while (!request->test()) {
+        }
+      },
   };
   for (int ranks : {2, 4})
     for (const auto& wait : waits) {
@@ -120,14 +141,20 @@ TEST_CASE("thread communicator: failure inside a split group reaches the other g
 }
 
 TEST_CASE(
-    "thread communicator: a rank that throws amid asynchronous sums frees its buffers safely") {
-  for (int round = 0; round < 20; ++round) {
+    "thread communicator: a rank that throws amid asynchronous calls frees its buffers safely") {
+  const std::vector<int64_t> counts{5000, 0, 5000};
+  for (int round = 0; round < 30; ++round) {
     auto message = failure_of(3, [&](std::shared_ptr<Communicator> world) {
       std::vector<float> data(100000, 1.0f);
       std::vector<std::unique_ptr<Request>> requests;
       for (int i = 0; i < 10; ++i) {
-        requests.push_back(
-            world->all_reduce_async(data.data() + i * 10000, 10000, DType::f32, ReduceOp::sum));
+        float *all = data.data() + i * 10000, *part = all + (world->rank() == 0 ? 0 : 5000);
+        if (i % 3 == 0)
+          requests.push_back(world->all_reduce_async(all, 10000, DType::f32, ReduceOp::sum));
+        if (i % 3 == 1)
+          requests.push_back(
+              world->reduce_scatter_async(all, part, counts, DType::f32, ReduceOp::sum));
+        if (i % 3 == 2) requests.push_back(world->all_gather_async(part, all, counts, DType::f32));
         if (world->rank() == round % 3 && i == round % 10) fail("gave up");
       }
       for (auto& r : requests) r->wait();
@@ -172,7 +199,7 @@ TEST_CASE("thread communicator: errors name what is wrong") {
 }
 
 TEST_CASE("thread communicator: ranks that make different calls get an error at once") {
-  std::vector<float> from(1 << 16), to(1 << 16);
+  std::vector<float> from(1 << 16), to(1 << 17);
   std::vector<int64_t> rows{1, 1};
   struct Calls {
     const char* message;
@@ -199,6 +226,22 @@ TEST_CASE("thread communicator: ranks that make different calls get an error at 
          [&](Communicator& c, bool other) {
            if (other) return c.all_gather(data, to.data(), count, DType::f32);
            c.reduce_scatter(data, to.data(), count, DType::f32, ReduceOp::sum);
+         }},
+        {"all_gather_async of",
+         [&](Communicator& c, bool other) {
+           std::vector<int64_t> counts{count, count - other};
+           c.all_gather_async(data, to.data(), counts, DType::f32)->wait();
+         }},
+        {"reduce_scatter_async of",
+         [&](Communicator& c, bool other) {
+           std::vector<int64_t> counts{count / 2, count / 2};
+           auto op = other ? ReduceOp::max : ReduceOp::sum;
+           c.reduce_scatter_async(data, to.data(), counts, DType::f32, op)->wait();
+         }},
+        {"in reduce_scatter_async has",
+         [&](Communicator& c, bool other) {
+           std::vector<int64_t> counts{count / 2 + other, count / 2 - other};
+           c.reduce_scatter_async(data, to.data(), counts, DType::f32, ReduceOp::sum)->wait();
          }},
         {"all_to_all_v of 4-byte rows",
          [&](Communicator& c, bool other) {

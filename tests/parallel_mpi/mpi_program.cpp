@@ -77,12 +77,21 @@ void suite_of(MpiSession& session, bool plain) {
 // Rank 1 does `fault` after a while; the others work on until they notice.
 void with_fault(Communicator& world, const std::function<void()>& fault) {
   std::vector<float> data(1 << 18);
+  auto own = world.allocate(data.size() * sizeof(float));
   auto half = world.split(world.rank() / 2, 0);
   for (int step = 0;; ++step) {
     set_progress_note(fmt::format("step {}, sums", step));
     if (step == 50 && world.rank() == 1) fault();
     world.all_reduce(data.data(), 1 << (step % 19), DType::f32, ReduceOp::max);
+    // Parts of about 2^k elements, in turn in ordinary memory and in that of the communicator.
+    std::vector<int64_t> counts;
+    for (int r = 0; r < world.size(); ++r) counts.push_back((1 << (step % 16)) + r);
+    float* parts = step % 2 ? data.data() : static_cast<float*>(own.get());
+    float* part = parts + world.rank() * counts[0] + world.rank() * (world.rank() - 1) / 2;
+    auto sum = world.reduce_scatter_async(parts, part, counts, DType::f32, ReduceOp::max);
     half->barrier();
+    sum->wait();
+    world.all_gather_async(part, parts, counts, DType::f32)->wait();
   }
 }
 
