@@ -11,14 +11,14 @@ int64_t sum_of(const std::vector<int64_t>& values) {
 
 Tensor exchange(const Tensor& x, const std::vector<int64_t>& send_rows,
                 const std::vector<int64_t>& recv_rows, Communicator& group) {
-  // Messages are the host's memory.
-  Tensor sent = x.to(Device{}), y = Tensor::empty({sum_of(recv_rows), x.cols()}, x.dtype());
-  group.all_to_all_v({.send = sent.raw(),
-                      .send_rows = send_rows,
-                      .recv = y.raw(),
-                      .recv_rows = recv_rows,
-                      .row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()))});
-  return y.to(x.device());
+  Tensor y = Tensor::empty({sum_of(recv_rows), x.cols()}, x.dtype(), x.device());
+  group.on(x.device(), "exchange_rows")
+      .all_to_all_v({.send = x.raw(),
+                     .send_rows = send_rows,
+                     .recv = y.raw(),
+                     .recv_rows = recv_rows,
+                     .row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()))});
+  return y;
 }
 
 }  // namespace

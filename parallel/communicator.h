@@ -8,6 +8,8 @@
 #include <string_view>
 
 #include "core/base/dtype.h"
+#include "core/base/error.h"
+#include "core/device/device.h"
 
 namespace adagate {
 
@@ -32,16 +34,26 @@ class Request {
   virtual void wait() = 0;  // throws Error if a rank has failed
 };
 
-// Collectives are issued in the same order on all ranks of the group. Buffers are host memory for
-// the Self, Thread and Mpi forms. Sums are taken in rank order, so all ranks get the same bits, and
-// the same call on the same data gives the same bits again. Throws Error when another rank has
-// failed.
+// Collectives are issued in the same order on all ranks of the group. Buffers are memory that the
+// host reads: a tensor's go through on(its device). Sums are taken in rank order, so all ranks get
+// the same bits, and the same call on the same data gives the same bits again. Throws Error when
+// another rank has failed.
 class Communicator {
  public:
   virtual ~Communicator() = default;
   virtual std::string_view name() const = 0;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+
+  // The form of this communicator whose buffers lie on `device`: itself for the host's memory.
+  // Throws Error, which names `call`, where there is none.
+  virtual Communicator& on(Device device, std::string_view call) {
+    check(device.kind == DeviceKind::cpu,
+          "{}: the communicator '{}' moves data of the host's memory, not of another device: copy "
+          "them to the host first",
+          call, name());
+    return *this;
+  }
 
   // New group of the ranks that pass the same colour (not negative), ordered by (key, rank).
   // Collective.

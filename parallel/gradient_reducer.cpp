@@ -15,15 +15,22 @@ std::vector<int64_t> even_buckets(int64_t total, int64_t bucket_elements) {
   return boundaries;
 }
 
-GradientReducer::GradientReducer(Communicator& communicator, void* flat, DType dtype,
-                                 int64_t elements, std::vector<int64_t> boundaries)
-    : communicator_(communicator),
-      flat_(static_cast<std::byte*>(flat)),
-      dtype_(dtype),
+Tensor allocate_gradient(Communicator& ranks, int64_t elements, DType dtype) {
+  size_t bytes = static_cast<size_t>(elements) * size_of(dtype);
+  auto memory = ranks.allocate(bytes);
+  void* address = memory.get();
+  auto storage = Storage::wrap(address, bytes, {}, std::move(memory));
+  return Tensor::from_storage(std::move(storage), 0, {elements}, dtype);
+}
+
+GradientReducer::GradientReducer(Communicator& communicator, const Tensor& flat,
+                                 std::vector<int64_t> boundaries)
+    : communicator_(communicator.on(flat.device(), "gradient sums")),
+      flat_(flat.detach()),
       boundaries_(std::move(boundaries)) {
-  check(boundaries_.size() >= 2 && boundaries_.front() == 0 && boundaries_.back() == elements &&
+  check(boundaries_.size() >= 2 && boundaries_.front() == 0 && boundaries_.back() == flat.numel() &&
             std::is_sorted(boundaries_.begin(), boundaries_.end()),
-        "gradient buckets must cover elements 0 to {} in increasing order", elements);
+        "gradient buckets must cover elements 0 to {} in increasing order", flat.numel());
   missing_.resize(boundaries_.size() - 1);
   for (size_t b = 0; b < missing_.size(); ++b) missing_[b] = boundaries_[b + 1] - boundaries_[b];
   to_post_ = missing_.size();
@@ -51,8 +58,8 @@ void GradientReducer::post_final_buckets() {
     size_t b = to_post_ - 1;
     int64_t count = boundaries_[b + 1] - boundaries_[b];
     if (count == 0) continue;
-    std::byte* data = flat_ + boundaries_[b] * static_cast<int64_t>(size_of(dtype_));
-    requests_.push_back(communicator_.all_reduce_async(data, count, dtype_, ReduceOp::sum));
+    void* data = flat_.slice(boundaries_[b], boundaries_[b + 1]).raw();
+    requests_.push_back(communicator_.all_reduce_async(data, count, flat_.dtype(), ReduceOp::sum));
   }
 }
 

@@ -9,7 +9,7 @@ namespace adagate {
 std::vector<GradientReducer> make_reducers(std::span<const GroupBuffer> gradients) {
   std::vector<GradientReducer> reducers;
   for (const GroupBuffer& g : gradients)
-    reducers.emplace_back(*g.ranks.copies, g.data.raw(), g.data.dtype(), g.data.numel(),
+    reducers.emplace_back(*g.ranks.copies, g.data,
                           even_buckets(g.data.numel(), kGradientBucketElements));
   return reducers;
 }

@@ -264,9 +264,9 @@ void dropped(Communicator& world) {
 
 void reducer(Communicator& world) {
   constexpr int64_t kTotal = 200000;
-  auto memory = world.allocate(kTotal * 4);
-  auto* data = static_cast<float*>(memory.get());
-  GradientReducer reducer(world, data, DType::f32, kTotal, even_buckets(kTotal, 47001));
+  Tensor flat = allocate_gradient(world, kTotal, DType::f32);
+  auto* data = flat.data<float>();
+  GradientReducer reducer(world, flat, even_buckets(kTotal, 47001));
   for (int step = 0; step < 4; ++step) {
     auto values = values_of<float>(world.rank(), kTotal, step);
     std::copy(values.begin(), values.end(), data);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "parallel/mesh.h"
@@ -42,6 +43,20 @@ void all_reduce_boundaries(Communicator& c) {
       c.all_reduce(data.data(), count, DType::f32, ReduceOp::sum);
       expect_sum(data.data(), count, ReduceOp::sum, c.size(), 3, "all_reduce at a boundary");
     }
+}
+
+// Memory that the host cannot read is refused before it is touched.
+void host_memory(Communicator& c) {
+  check(&c.on(Device{}, "a test") == &c, "host memory takes another communicator");
+  std::string told;
+  try {
+    c.on({DeviceKind::cuda, 0}, "exchange_rows");
+  } catch (const Error& e) {
+    told = e.what();
+  }
+  check(told.find("exchange_rows: the communicator '" + std::string(c.name()) +
+                  "' moves data of") == 0,
+        "memory of a GPU: {}", told);
 }
 
 void nan_survives(Communicator& c) {
@@ -252,6 +267,7 @@ constexpr Case kCases[] = {
     {"all_reduce", all_reduce},
     {"all_reduce at boundaries", all_reduce_boundaries},
     {"NaN survives every reduction", nan_survives},
+    {"memory of another device", host_memory},
     {"all_gather", all_gather},
     {"reduce_scatter", reduce_scatter},
     {"broadcast", broadcast},

@@ -32,11 +32,7 @@ double value_of(size_t group, int part, int64_t i) {
 GroupBuffer share_of(size_t group, const GroupRanks& ranks) {
   Communicator& copies = *ranks.copies;
   int64_t n = elements_of(group);
-  auto bytes = static_cast<size_t>(n) * sizeof(float);
-  auto memory = copies.allocate(bytes);
-  GroupBuffer buffer{
-      Tensor::from_storage(Storage::wrap(memory.get(), bytes, {}, memory), 0, {n}, DType::f32),
-      ranks};
+  GroupBuffer buffer{allocate_gradient(copies, n, DType::f32), ranks};
   for (int64_t i = 0; i < n; ++i) {
     double value = value_of(group, ranks.parts->rank(), i);
     int64_t owner = i % copies.size();  // has what the others' shares of i leave

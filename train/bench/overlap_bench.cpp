@@ -19,14 +19,13 @@ class Overlap {
   Overlap(Communicator& world, const BenchOptions& o, int64_t elements)
       : world_(world),
         elements_(elements),
-        flat_(world.allocate(static_cast<size_t>(elements) * sizeof(float))),
+        flat_(allocate_gradient(world, elements, DType::f32)),
         x_(Tensor::full({o.tokens, o.width}, DType::f32, 0.01)),
         dy_(Tensor::full({o.tokens, o.hidden}, DType::f32, 0.01)),
         w_(Tensor::full({o.width, o.hidden}, DType::f32, 0.01)),
         dw_(Tensor::empty({o.width, o.hidden}, DType::f32)),
         dx_(Tensor::empty({o.tokens, o.width}, DType::f32)),
-        reducer_(world, flat_.get(), DType::f32, elements,
-                 even_buckets(elements, kGradientBucketElements)) {}
+        reducer_(world, flat_, even_buckets(elements, kGradientBucketElements)) {}
 
   // A layer's gradients at a time, from the buffer's end, by two products, as backward does.
   Times run(bool products, bool reduction) {
@@ -48,8 +47,7 @@ class Overlap {
  private:
   Communicator& world_;
   int64_t elements_;
-  std::shared_ptr<void> flat_;
-  Tensor x_, dy_, w_, dw_, dx_;
+  Tensor flat_, x_, dy_, w_, dw_, dx_;
   GradientReducer reducer_;
 };
 
