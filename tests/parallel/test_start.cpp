@@ -26,7 +26,7 @@ TEST_CASE("start: hosts without a way to each other are named in pairs, with the
   CHECK_THAT(message, Contains("nothing from rank 1 of h1 within 60 s") && !Contains("mca"));
   // Many pairs are counted.
   std::vector<StartReport> reports;
-  for (int r = 0; r < 8; ++r) reports.push_back({r, "h" + std::to_string(r), {(r + 1) % 8}});
+  for (int r = 0; r < 8; ++r) reports.push_back({r, fmt::format("h{}", r), {(r + 1) % 8}});
   CHECK_THAT(unreachable_message(reports, 8, 1), Contains("4 more within"));
 }
 

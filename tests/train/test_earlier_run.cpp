@@ -22,7 +22,7 @@ std::string config_text(int64_t seed, const std::string& resume = "none") {
 constexpr const char* kMetrics = "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2.25}\n";
 
 OutputUse use_of(const TempFolder& folder) {
-  return {.output = folder.path(), .config_yaml = config_text(1)};
+  return {.output = folder.path(), .config_yaml = config_text(1), .inputs = {}};
 }
 
 std::string refusal(const OutputUse& use) {
@@ -134,7 +134,8 @@ TEST_CASE("inputs: data, weights and the files of a tokenizer") {
   config.checkpoint.initial_weights = "c";
   CHECK(inputs_of(config) == std::vector<fs::path>{"a", "b", "c"});
   folder.write("tokenizer/vocab.json", "{}");
-  config.data = {.tokenizer = folder.path("tokenizer")};
+  config.data = {};
+  config.data.tokenizer = folder.path("tokenizer");
   config.checkpoint.initial_weights = "";
   CHECK(inputs_of(config) ==
         std::vector<fs::path>{folder.path("tokenizer"), folder.path("tokenizer/vocab.json")});
