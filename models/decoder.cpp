@@ -111,6 +111,10 @@ Tensor Decoder::forward(const Tensor& tokens, const StepContext& context, const 
   return final_norm_->forward(x);
 }
 
+Device Decoder::device() const {
+  return head().device();
+}
+
 CrossEntropy Decoder::loss(const Tensor& tokens, const LossTargets& targets, double scale,
                            const StepContext& context, const TokenRows& rows) {
   return linear_cross_entropy(forward(tokens, context, rows), head(), targets, scale);

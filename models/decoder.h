@@ -48,6 +48,7 @@ class Decoder : public Module {
   void end_step(const RoutingStep& routing);
 
   const ModelConfig& config() const { return config_; }
+  Device device() const;  // of the parameters
   const MoeConfig& moe_config() const { return moe_; }
   int64_t moe_layers() const { return static_cast<int64_t>(moe_layers_.size()); }
   std::vector<int64_t> moe_blocks() const;  // of the MoE layers, from 0

@@ -20,6 +20,12 @@ struct GroupBuffer {
 // One reducer per buffer, in their order; the buffers should come from ranks.copies->allocate().
 std::vector<GradientReducer> make_reducers(std::span<const GroupBuffer> gradients);
 
+// Of each buffer's own values into one of squares, f64 [buffers], on their device.
+void sum_squares(std::span<const GroupBuffer> buffers, const Tensor& squares);
+
+// The norm from what the host has read of sum_squares(). Collective.
+double norm_from_squares(std::span<const GroupBuffer> buffers, std::span<const double> squares);
+
 // L2 norm of all values of all groups, the same on every rank once the copies agree. Collective.
 double norm_over_ranks(std::span<const GroupBuffer> buffers);
 

@@ -6,6 +6,7 @@
 
 #include "core/base/heartbeat.h"
 #include "core/base/phase_timer.h"
+#include "core/tensor/accumulate.h"
 
 namespace adagate {
 
@@ -32,23 +33,35 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
   if (routing_.needs_counting_pass()) counting_pass(micro_batches, step);
 
   double scale = result.targets > 0 ? 1.0 / static_cast<double>(result.targets) : 0.0;
-  double sum = 0;
+  // The sum of the losses, and of the squares of each group's gradient: read together at the end.
+  Tensor figures = Tensor::zeros({1 + kParameterGroups}, DType::f64, device());
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     beat();
     routing_.begin_micro_batch(static_cast<int64_t>(m));
-    sum += forward_backward(micro_batches[m], step, scale, m + 1 == micro_batches.size());
+    accumulate_into(figures.slice(0, 1),
+                    forward_backward(micro_batches[m], step, scale, m + 1 == micro_batches.size()));
   }
   {
     PhaseScope phase(Phase::reduce);
     store_.zero_untouched_gradients();
     for (GradientReducer& reducer : reducers_) reducer.finish();
     routing_.end(*mesh_.world);
-    sum_loss(sum, scale, result);
+  }
+  std::vector<GroupBuffer> gradients = buffers(&FlatGroup::grad);
+  std::vector<double> sums;
+  {
+    PhaseScope phase(Phase::optimizer);
+    sum_squares(gradients, figures.slice(1, 1 + kParameterGroups));
+    sums = figures.to_host<double>();
+  }
+  {
+    PhaseScope phase(Phase::reduce);
+    sum_loss(sums[0], scale, result);
   }
   result.auxiliary_loss = routing_.auxiliary_loss();
 
   PhaseScope phase(Phase::optimizer);
-  result.grad_norm = norm_over_ranks(buffers(&FlatGroup::grad));
+  result.grad_norm = norm_from_squares(gradients, std::span(sums).subspan(1));
   // Decided from the reduced value, so all ranks decide alike.
   result.skipped = !std::isfinite(result.grad_norm) || !std::isfinite(result.loss);
   if (!result.skipped) {
@@ -90,15 +103,16 @@ void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t s
   NoRecording off;
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     routing_.begin_micro_batch(static_cast<int64_t>(m));
-    model_.forward(tokens_of(micro_batches[m]), context_of(step), rows_of(micro_batches[m]));
+    model_.forward(tokens_of(micro_batches[m], device()), context_of(step),
+                   rows_of(micro_batches[m], device()));
   }
   PhaseScope sums(Phase::reduce);
   routing_.reduce(*mesh_.world);
 }
 
-double TrainingStep::forward_backward(const Batch& batch, int64_t step, double scale, bool last) {
+Tensor TrainingStep::forward_backward(const Batch& batch, int64_t step, double scale, bool last) {
   StepContext context = context_of(step);
-  TokenRows rows = rows_of(batch);
+  TokenRows rows = rows_of(batch, device());
   context.recompute_blocks = options_.recompute_blocks;
   if (last) {
     context.gradients_ready = [this](Module& module) {
@@ -114,8 +128,8 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   {
     PhaseScope phase(Phase::forward);
     Recording on(tape);
-    result = model_.loss(tokens_of(batch), targets_of(batch, model_.config().vocabulary), scale,
-                         context, rows);
+    LossTargets targets = targets_of(batch, model_.config().vocabulary, device());
+    result = model_.loss(tokens_of(batch, device()), targets, scale, context, rows);
   }
   {
     PhaseScope phase(Phase::reduce);
@@ -123,7 +137,7 @@ double TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   }
   PhaseScope phase(Phase::backward);
   tape.backward(result.loss);
-  return result.sum.to_host<double>()[0];
+  return result.sum;
 }
 
 // With the loss goes how long each rank has worked, so that waiting costs no message of its own.

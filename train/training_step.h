@@ -58,7 +58,9 @@ class TrainingStep {
   void count_batch(std::span<const Batch> micro_batches, bool stop, StepResult& result);
   StepContext context_of(int64_t step);
   void counting_pass(std::span<const Batch> micro_batches, int64_t step);
-  double forward_backward(const Batch& batch, int64_t step, double scale, bool last);
+  // The sum of the losses, f64 [1].
+  Tensor forward_backward(const Batch& batch, int64_t step, double scale, bool last);
+  Device device() const { return store_.options().device; }
   void sum_loss(double sum, double scale, StepResult& result);
   std::vector<GroupBuffer> buffers(Tensor FlatGroup::*which) const;  // of all groups
 

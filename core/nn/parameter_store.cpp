@@ -19,14 +19,17 @@ void fill_initial(Parameter& p, uint64_t seed) {
   Rng rng(seed, RngStream::init, hash_name(p.name()) >> 32, hash_name(p.name()));
   int64_t n = p.numel();
   int64_t first = spec.shape[0] ? spec.shard_begin * (n / spec.shape[0]) : 0;
-  visit_floating(p.master().dtype(), [&](auto type) {
-    auto* values = p.master().data<decltype(type)>();
+  // Made by the host on every device, so that no device's logarithm changes a model's start.
+  Tensor made = Tensor::empty(p.master().shape(), p.master().dtype());
+  visit_floating(made.dtype(), [&](auto type) {
+    auto* values = made.data<decltype(type)>();
 #pragma omp parallel for schedule(static) if (n > 4096)
     for (int64_t i = 0; i < n; ++i) {
       values[i] = static_cast<decltype(type)>(rng.normal(static_cast<uint64_t>(first + i)) *
                                               static_cast<float>(spec.init.stddev));
     }
   });
+  p.master().copy_from(made);
 }
 
 }  // namespace
@@ -46,14 +49,16 @@ ParameterStore::ParameterStore(Module& model, StoreOptions options) : options_(s
   for (ParameterGroup g : kAllGroups) {
     FlatGroup& flat = groups_[g];
     int64_t n = sizes[g];
-    flat.master = Tensor::zeros({n}, options_.master);
+    Device device = options_.device;
+    flat.master = Tensor::zeros({n}, options_.master, device);
     size_t bytes = static_cast<size_t>(n) * size_of(options_.master);
     auto memory = options_.allocate_grad && bytes ? options_.allocate_grad(g, bytes) : nullptr;
     void* address = memory.get();
-    flat.grad = memory ? Tensor::from_storage(Storage::wrap(address, bytes, {}, memory), 0, {n},
+    flat.grad = memory ? Tensor::from_storage(Storage::wrap(address, bytes, device, memory), 0, {n},
                                               options_.master)
-                       : Tensor::zeros({n}, options_.master);
-    if (options_.compute != options_.master) flat.compute = Tensor::zeros({n}, options_.compute);
+                       : Tensor::zeros({n}, options_.master, device);
+    if (options_.compute != options_.master)
+      flat.compute = Tensor::zeros({n}, options_.compute, device);
     for (Parameter* p : flat.parameters) {
       auto piece = [&](const Tensor& buffer) {
         return buffer.slice(p->offset_, p->offset_ + p->numel()).reshape(p->spec().shape);

@@ -29,8 +29,9 @@ struct FlatGroup {
 struct StoreOptions {
   DType master = DType::f32;   // f64 for gradient checks
   DType compute = DType::f32;  // f32, bf16, or f64 with an f64 master
-  // Memory for a group's gradients (the communicator's, shared between ranks); null: ordinary
-  // memory.
+  Device device = {};          // of all buffers
+  // Memory of `device` for a group's gradients (the communicator's, shared between ranks); null:
+  // ordinary memory.
   std::function<std::shared_ptr<void>(ParameterGroup, size_t bytes)> allocate_grad = {};
 };
 

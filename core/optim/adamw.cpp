@@ -9,8 +9,8 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config)
   for (ParameterGroup g : kAllGroups) {
     FlatGroup& flat = store.group(g);
     Group& group = groups_[g];
-    group.m = Tensor::zeros(flat.master.shape(), flat.master.dtype());
-    group.v = Tensor::zeros(flat.master.shape(), flat.master.dtype());
+    group.m = Tensor::zeros(flat.master.shape(), flat.master.dtype(), flat.master.device());
+    group.v = Tensor::zeros(flat.master.shape(), flat.master.dtype(), flat.master.device());
     for (Parameter* p : flat.parameters) {
       bool decay = p->spec().decay;
       if (group.segments.empty() || group.segments.back().decay != decay) {

@@ -1,13 +1,12 @@
 // Ops on a device whose memory the host can't touch and whose kernels run later: what passes here
 // keeps to the rules that a GPU needs. Results are the CPU's bit for bit.
 #include <cstring>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "core/device/copy.h"
 #include "core/ops/all_kernels.h"
 #include "core/tensor/accumulate.h"
 #include "tests/support/guarded_device.h"
+#include "tests/support/in_child.h"
 #include "tests/support/op_case_checks.h"
 #include "tests/support/op_cases.h"
 
@@ -56,33 +55,6 @@ struct OtherFillArgs {
   static constexpr std::string_view kKernel = "fill";
   char x[3];
 };
-
-// What a child process that runs f ends with, and prints to standard error.
-struct Ended {
-  int status;
-  std::string output;
-};
-
-template <class F>
-Ended in_child(F&& f) {
-  int channel[2];
-  REQUIRE(pipe(channel) == 0);
-  pid_t child = fork();
-  if (child == 0) {
-    dup2(channel[1], STDERR_FILENO);
-    f();
-    _exit(0);
-  }
-  close(channel[1]);
-  Ended ended{};
-  char buffer[512];
-  for (ssize_t n; (n = read(channel[0], buffer, sizeof buffer)) > 0;)
-    ended.output.append(buffer, static_cast<size_t>(n));
-  close(channel[0]);
-  waitpid(child, &ended.status, 0);
-  ended.status = WIFEXITED(ended.status) ? WEXITSTATUS(ended.status) : -1;
-  return ended;
-}
 
 }  // namespace
 
@@ -226,10 +198,6 @@ TEST_CASE("A kernel that a device's backend lacks is named") {
                     Contains("no kernel unheard with arguments of 8 bytes"));
   CHECK_THROWS_WITH(launch_elsewhere(guarded_device(), OtherFillArgs{}),
                     Contains("no kernel fill with arguments of 3 bytes"));
-  CHECK_THROWS_WITH(Tensor::zeros({1}, DType::f32, {DeviceKind::cuda, 0}),
-                    "there is no backend for devices of kind cuda");
   CHECK_THROWS_WITH(Tensor::zeros({1}, DType::f32, {DeviceKind::guarded, kGuardedDevices}),
                     "guarded device 8 of 8");
-  CHECK_THROWS_WITH(open_backend(DeviceKind::cuda, "/nowhere/libadagate_cuda.so"),
-                    Contains("cannot open the backend for cuda") && Contains("/nowhere"));
 }

@@ -17,9 +17,15 @@ struct Sizes {
   int64_t experts = 0;  // 0: dense
   double threshold = 0.1;
   bool padded = false;  // samples of different lengths
+  std::string policy = "adaptive";
+  std::string preset = "custom";
+  double dropout = 0;
 
   ModelConfig model() const {
     ModelConfig m;
+    m.preset = preset;
+    m.apply_preset();
+    m.dropout = m.attention_dropout = dropout;
     m.layers = layers;
     m.width = width;
     m.heads = heads;
@@ -31,7 +37,7 @@ struct Sizes {
   MoeConfig moe() const {
     MoeConfig m;
     m.experts = experts;
-    m.gate.policy = "adaptive";
+    m.gate.policy = policy;
     m.gate.threshold = threshold;
     m.balance.coefficient = 0.05;
     m.balance.z_coefficient = 0.01;
@@ -65,18 +71,25 @@ inline Batch make_up_batch(const Sizes& sizes, int64_t id) {
 
 class Trainer {
  public:
-  explicit Trainer(const Sizes& sizes)
-      : mesh_(make_self_mesh()),
+  explicit Trainer(const Sizes& sizes, const StoreOptions& options = {},
+                   const Mesh& mesh = make_self_mesh(), bool recompute_blocks = false)
+      : mesh_(mesh),
         model_(sizes.model(), sizes.moe(), mesh_),
-        store_(model_, {}),
+        store_(model_, options),
         adamw_(store_, {}),
-        step_(model_, store_, adamw_, mesh_, {.seed = 9}) {
+        step_(model_, store_, adamw_, mesh_, {.seed = 9, .recompute_blocks = recompute_blocks}) {
     store_.initialize(5);
   }
 
   StepResult run(const Batch& batch, double learning_rate) {
-    return step_.run(std::span(&batch, 1), steps_++, learning_rate, false);
+    return run(std::span(&batch, 1), learning_rate);
   }
+  StepResult run(std::span<const Batch> micro_batches, double learning_rate) {
+    return step_.run(micro_batches, steps_++, learning_rate, false);
+  }
+  ParameterStore& store() { return store_; }
+  Decoder& model() { return model_; }
+  const TrainingStep& step() const { return step_; }
 
   // Rows that the experts of all MoE layers worked on in the last step.
   int64_t assignments() const {
