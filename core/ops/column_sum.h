@@ -12,6 +12,7 @@ namespace adagate {
 struct ColumnSumArgs {
   static constexpr std::string_view kKernel = "column_sum";
   const void* x = nullptr;  // [rows, cols]
+  int64_t ld = 0;           // elements between rows; 0: cols
   void* out = nullptr;      // [groups, cols]
   const int64_t* offsets = nullptr;
   int64_t rows = 0, cols = 0, groups = 1;

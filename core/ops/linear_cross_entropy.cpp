@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/base/phase_timer.h"
+#include "core/ops/column_sum.h"
 #include "core/ops/matmul.h"
 #include "core/ops/permute.h"
 
@@ -35,10 +36,12 @@ int64_t rows_per_chunk(int64_t rows, int64_t vocabulary, DType z_type) {
 // One call: what its chunks share.
 class Chunks {
  public:
-  Chunks(const Tensor& x, const Tensor& w, double scale, bool gradient)
-      : x_(x),
-        w_(w),
+  Chunks(const Tensor& x, const Tensor& w, const Tensor& bias, double scale, double smoothing,
+         bool gradient)
+      : w_(w),
+        bias_(bias),
         scale_(scale),
+        smoothing_(smoothing),
         gradient_(gradient),
         vocabulary_(w.dim(0)),
         ld_(padded(vocabulary_)),
@@ -47,14 +50,15 @@ class Chunks {
 
   int64_t rows_of(int64_t rows) const { return rows_per_chunk(rows, vocabulary_, z_type_); }
 
-  // x and dx are rows of this chunk; dx and dw may be empty.
+  // x and dx are rows of this chunk; dx, dw and db may be empty.
   void run(const Tensor& x, const Tensor& targets, const Tensor& losses, const Tensor& dx,
-           const GradDestination& dw) {
+           const GradDestination& dw, const GradDestination& db) {
     int64_t rows = x.rows();
     if (!z_) z_ = Tensor::empty({rows_of(rows), ld_}, z_type_, x.device());
     launch_on(x.device(), MatmulArgs{.a = x.raw(),
                                      .b = w_.raw(),
                                      .c = z_.raw(),
+                                     .bias = bias_.raw(),
                                      .m = rows,
                                      .n = vocabulary_,
                                      .k = x.cols(),
@@ -62,7 +66,8 @@ class Chunks {
                                      .ldc = ld_,
                                      .a_type = x.dtype(),
                                      .b_type = w_.dtype(),
-                                     .c_type = z_type_});
+                                     .c_type = z_type_,
+                                     .bias_type = bias_.dtype()});
     launch_on(x.device(), CrossEntropyArgs{.z = z_.raw(),
                                            .ld = ld_,
                                            .targets = targets.data<int32_t>(),
@@ -71,9 +76,10 @@ class Chunks {
                                            .vocabulary = vocabulary_,
                                            .gradient = gradient_,
                                            .scale = scale_,
+                                           .smoothing = smoothing_,
                                            .z_type = z_type_,
                                            .gradient_type = gradient_type_});
-    if (!dx && !dw) return;
+    if (!dx && !dw && !db) return;
     PhaseScope phase(Phase::backward);  // though forward asked for it
     int64_t ld = ld_ * static_cast<int64_t>(size_of(z_type_) / size_of(gradient_type_));
     if (dx) {
@@ -89,6 +95,16 @@ class Chunks {
                                        .c_type = dx.dtype()});
     }
     if (dw) add_weight_gradient(x, dw, ld);
+    if (db) {
+      launch_on(x.device(), ColumnSumArgs{.x = z_.raw(),
+                                          .ld = ld,
+                                          .out = db.tensor.raw(),
+                                          .rows = rows,
+                                          .cols = vocabulary_,
+                                          .x_type = gradient_type_,
+                                          .out_type = db.tensor.dtype(),
+                                          .accumulate = db.accumulate});
+    }
   }
 
  private:
@@ -114,8 +130,8 @@ class Chunks {
     }
   }
 
-  Tensor x_, w_, z_;
-  double scale_;
+  Tensor w_, bias_, z_;
+  double scale_, smoothing_;
   bool gradient_;
   int64_t vocabulary_, ld_;
   DType z_type_, gradient_type_;
@@ -152,6 +168,38 @@ void check_sizes(const Tensor& x, const Tensor& w, const LossTargets& targets) {
         x.rows());
 }
 
+void check_smoothing(double smoothing) {
+  check(smoothing >= 0 && smoothing < 1, "cross-entropy: label smoothing of {}: from 0, below 1",
+        smoothing);
+}
+
+// Sums what the rows' losses are, and records that backward hands `dx` to x. The gradients hold for
+// an upstream gradient of 1 only; whether it is one is asked of the slot, as its number may be on a
+// device.
+CrossEntropy finish(const char* op, const Tensor& x, const Tensor& losses, double scale,
+                    bool recording, const Tensor& dx) {
+  DType type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  CrossEntropy result{.loss = Tensor::empty({1}, type, x.device()),
+                      .sum = Tensor::empty({1}, DType::f64, x.device()),
+                      .valid = losses.numel()};
+  launch_on(x.device(), LossSumArgs{.losses = losses.data<double>(),
+                                    .n = result.valid,
+                                    .scale = scale,
+                                    .sum = result.sum.data<double>(),
+                                    .loss = result.loss.raw(),
+                                    .loss_type = type});
+  if (!recording) return result;
+  auto upstream = std::make_shared<std::weak_ptr<GradSlot>>();
+  result.loss = record(op, result.loss, [op, dx, to = Gradient(x), upstream](const Tensor&) {
+    auto slot = upstream->lock();
+    check(slot && slot->seed() == 1.0,
+          "{}: backward must start at the loss with gradient 1; put factors into `scale`", op);
+    if (dx) to.add(dx);
+  });
+  *upstream = result.loss.slot();
+  return result;
+}
+
 }  // namespace
 
 LossTargets loss_targets(std::span<const int32_t> targets, int64_t vocabulary, Device device) {
@@ -181,18 +229,23 @@ int64_t logits_bytes(int64_t rows, int64_t vocabulary, DType type) {
 }
 
 CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const LossTargets& targets,
-                                  double scale) {
+                                  double scale, double smoothing, const Tensor& bias) {
   Tensor x = x_any.reshape({x_any.rows(), x_any.cols()});
   check_sizes(x, w, targets);
+  check_smoothing(smoothing);
+  check(!bias || bias.numel() == w.dim(0), "linear_cross_entropy: bias {} for {} words",
+        bias.shape(), w.dim(0));
   int64_t count = targets.valid();
   bool all = !targets.row;
-  bool recording = tape_needs({&x, &w});
+  bool recording = tape_needs({&x, &w, &bias});
   Tensor dx = recording && x.requires_grad() ? empty_like(x.detach()) : Tensor();
   if (dx && !all) dx.fill(0);
   GradDestination dw = recording ? Gradient(w).destination() : GradDestination{};
-  if (dw && !dw.accumulate && count == 0) dw.tensor.fill(0);
+  GradDestination db = recording ? Gradient(bias).destination() : GradDestination{};
+  for (const GradDestination* to : {&dw, &db})
+    if (*to && !to->accumulate && count == 0) to->tensor.fill(0);
 
-  Chunks chunks(x, w, scale, recording);
+  Chunks chunks(x, w, bias, scale, smoothing, recording);
   int64_t step = chunks.rows_of(count);
   Tensor losses = Tensor::empty({count}, DType::f64, x.device());
   for (int64_t begin = 0; begin < count; begin += step) {
@@ -201,34 +254,44 @@ CrossEntropy linear_cross_entropy(const Tensor& x_any, const Tensor& w, const Lo
     Tensor rows = all ? x.slice(begin, end).detach() : pick_rows(x, index);
     Tensor drows;
     if (dx) drows = all ? dx.slice(begin, end) : empty_like(rows);
-    chunks.run(rows, targets.target.slice(begin, end), losses.slice(begin, end), drows, dw);
-    dw.accumulate = true;
+    chunks.run(rows, targets.target.slice(begin, end), losses.slice(begin, end), drows, dw, db);
+    dw.accumulate = db.accumulate = true;
     if (dx && !all) spread_rows(drows, dx, index);
   }
-  DType type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  CrossEntropy result{.loss = Tensor::empty({1}, type, x.device()),
-                      .sum = Tensor::empty({1}, DType::f64, x.device()),
-                      .valid = count};
-  launch_on(x.device(), LossSumArgs{.losses = losses.data<double>(),
-                                    .n = count,
-                                    .scale = scale,
-                                    .sum = result.sum.data<double>(),
-                                    .loss = result.loss.raw(),
-                                    .loss_type = type});
-  if (!recording) return result;
-  // The gradients above hold for an upstream gradient of 1 only. Whether it is one is asked of the
-  // slot: its number may be on a device.
-  auto upstream = std::make_shared<std::weak_ptr<GradSlot>>();
-  result.loss =
-      record("linear_cross_entropy", result.loss, [dx, to = Gradient(x), upstream](const Tensor&) {
-        auto slot = upstream->lock();
-        check(slot && slot->seed() == 1.0,
-              "linear_cross_entropy: backward must start at the loss with "
-              "gradient 1; put factors into `scale`");
-        if (dx) to.add(dx);
-      });
-  *upstream = result.loss.slot();
-  return result;
+  return finish("linear_cross_entropy", x, losses, scale, recording, dx);
+}
+
+CrossEntropy cross_entropy(const Tensor& logits, const LossTargets& targets, double scale,
+                           double smoothing) {
+  check(logits.shape().rank() == 2 && logits.rows() == targets.rows,
+        "cross_entropy: logits {}, {} targets", logits.shape(), targets.rows);
+  check_smoothing(smoothing);
+  bool recording = tape_needs({&logits});
+  // The kernel writes the gradient over the logits that it reads.
+  DType type = logits.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  Tensor z = Tensor::empty({targets.valid(), logits.cols()}, type, logits.device());
+  z.copy_from(targets.row ? pick_rows(logits, targets.row) : logits.detach());
+  Tensor losses = Tensor::empty({targets.valid()}, DType::f64, logits.device());
+  launch_on(logits.device(), CrossEntropyArgs{.z = z.raw(),
+                                              .ld = z.cols(),
+                                              .targets = targets.target.data<int32_t>(),
+                                              .loss = losses.data<double>(),
+                                              .rows = z.rows(),
+                                              .vocabulary = z.cols(),
+                                              .gradient = recording,
+                                              .scale = scale,
+                                              .smoothing = smoothing,
+                                              .z_type = type,
+                                              .gradient_type = type});
+  Tensor dz;
+  if (recording) {
+    dz = z.to(logits.dtype());
+    if (targets.row) {
+      dz = Tensor::zeros(logits.shape(), logits.dtype(), logits.device());
+      spread_rows(z.to(logits.dtype()), dz, targets.row);
+    }
+  }
+  return finish("cross_entropy", logits, losses, scale, recording, dz);
 }
 
 Tensor logits(const Tensor& x, const Tensor& w) {

@@ -33,8 +33,16 @@ struct CrossEntropy {
 // runs; backward only hands over that of x, and checks that the loss is a root of the
 // backward pass with gradient 1. The products of the gradients count for the phase backward all the
 // same. Throws Error when sizes don't match.
+// With a bias [V] in x's type or f32 (f64), logits are x w^T + bias. `smoothing` is that of
+// cross_entropy().
 CrossEntropy linear_cross_entropy(const Tensor& x, const Tensor& w, const LossTargets& targets,
-                                  double scale);
+                                  double scale, double smoothing = 0, const Tensor& bias = {});
+
+// The same for logits [n, V] that exist: heads over classes or positions. The target's share of a
+// row is 1 - smoothing, the rest is spread evenly over all V (Szegedy et al. 2016, section 7); in
+// [0, 1). Its gradient, too, holds as a root of the backward pass only.
+CrossEntropy cross_entropy(const Tensor& logits, const LossTargets& targets, double scale,
+                           double smoothing = 0);
 
 // Bytes of logits of `type` that linear_cross_entropy holds at a time for `rows` rows of x.
 int64_t logits_bytes(int64_t rows, int64_t vocabulary, DType type);
@@ -42,9 +50,10 @@ int64_t logits_bytes(int64_t rows, int64_t vocabulary, DType type);
 // x [.., D], w [V, D] -> x w^T [.., V] in f32 (f64 in f64 mode), for inference: not recorded.
 Tensor logits(const Tensor& x, const Tensor& w);
 
-// Softmax cross-entropy of a chunk of tokens: loss[r] = log sum exp z[r] - z[r, target]. With a
-// gradient wanted, scale * (softmax(z) - one_hot(target)) is written over the logits: row r begins
-// where row r of z begins, whatever its type.
+// Softmax cross-entropy of a chunk of tokens: loss[r] = log sum exp z[r] - <z[r], t[r]>, where t[r]
+// is 1 - smoothing at the target and smoothing / vocabulary everywhere. With a gradient wanted,
+// scale * (softmax(z) - t) is written over the logits: row r begins where row r of z begins,
+// whatever its type.
 struct CrossEntropyArgs {
   static constexpr std::string_view kKernel = "cross_entropy";
   void* z = nullptr;                 // [rows, vocabulary]
@@ -53,7 +62,7 @@ struct CrossEntropyArgs {
   double* loss = nullptr;            // [rows]
   int64_t rows = 0, vocabulary = 0;
   bool gradient = false;
-  double scale = 1.0;
+  double scale = 1.0, smoothing = 0.0;
   DType z_type = DType::f32, gradient_type = DType::f32;  // the latter not wider than the former
 };
 void launch(CpuStream&, const CrossEntropyArgs&);

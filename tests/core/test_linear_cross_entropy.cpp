@@ -154,6 +154,30 @@ TEST_CASE("Extreme logits neither overflow nor lose the loss") {
   CHECK(loss_of(1) == Approx(1000.0 + std::log1p(std::exp(-1.0))).epsilon(1e-6));
 }
 
+TEST_CASE("Label smoothing moves a share of the target to all words") {
+  // As torch.nn.functional.cross_entropy has it.
+  Tensor z = Tensor::from(std::vector<double>{1, 2, 0.5}, {1, 3});
+  double lse = std::log(std::exp(1.0) + std::exp(2.0) + std::exp(0.5));
+  double expected = lse - 0.7 * 2 - 0.3 * (1 + 2 + 0.5) / 3;
+  CHECK(cross_entropy(z, loss_targets(std::vector<int32_t>{1}, 3), 1.0, 0.3).sum.to_doubles()[0] ==
+        Approx(expected).epsilon(1e-12));
+  CHECK_THROWS_WITH(cross_entropy(z, loss_targets(std::vector<int32_t>{1}, 3), 1.0, 1.0),
+                    Catch::Matchers::Contains("label smoothing of 1"));
+  // Two heads over one trunk: several roots of one pass.
+  z.set_slot(std::make_shared<GradSlot>());
+  Tape tape;
+  std::vector<Tensor> roots;
+  {
+    Recording on(tape);
+    for (int32_t target : {0, 2})
+      roots.push_back(cross_entropy(z, loss_targets(std::vector<int32_t>{target}, 3), 0.5).loss);
+  }
+  tape.backward(roots);
+  auto gradient = z.slot()->value().to_doubles();
+  CHECK(gradient[1] == Approx(std::exp(2.0 - lse)).epsilon(1e-12));
+  CHECK(gradient[0] == Approx(std::exp(1.0 - lse) - 0.5).epsilon(1e-12));
+}
+
 TEST_CASE("Wrong targets and another root than the loss are told") {
   Tensor x = random_normal({2, 4}, 1).to(DType::f32), w = random_normal({5, 4}, 2).to(DType::f32);
   auto targets = [](int32_t a, int32_t b) { return Tensor::from(std::vector{a, b}, {2}); };

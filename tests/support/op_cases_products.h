@@ -110,6 +110,35 @@ inline void add_expert_and_loss_cases(std::vector<OpCase>& cases) {
              auto result = linear_cross_entropy(in[0], in[1], targets_for(in[1], in[2]), 0.37);
              return std::vector{result.loss};
            }});
+  cases.push_back(
+      {.name = "linear_cross_entropy with bias and smoothing",
+       .inputs =
+           [](int64_t n) {
+             return std::vector<OpInput>{{random_normal({n, 12}, 1)},
+                                         {random_normal({53, 12}, 2), Role::parameter},
+                                         {random_normal({53}, 4), Role::parameter},
+                                         {random_integers({n}, 3, -1, 53), Role::constant}};
+           },
+       .function =
+           [](std::span<const Tensor> in) {
+             LossTargets targets = targets_for(in[1], in[3]);
+             return std::vector{linear_cross_entropy(in[0], in[1], targets, 0.37, 0.1, in[2]).loss};
+           }});
+  for (double smoothing : {0.0, 0.2}) {
+    cases.push_back({.name = fmt::format("cross_entropy, smoothing {}", smoothing),
+                     .inputs =
+                         [](int64_t n) {
+                           return std::vector<OpInput>{
+                               {random_normal({n, 7}, 1)},
+                               {random_integers({n}, 3, -1, 7), Role::constant}};
+                         },
+                     .function =
+                         [smoothing](std::span<const Tensor> in) {
+                           LossTargets targets =
+                               loss_targets(in[1].to_host<int32_t>(), in[0].cols(), in[0].device());
+                           return std::vector{cross_entropy(in[0], targets, 0.37, smoothing).loss};
+                         }});
+  }
 }
 
 inline std::vector<OpCase> product_cases() {

@@ -17,19 +17,20 @@ void sum_columns(const ColumnSumArgs& p, int64_t group, int64_t first) {
   int64_t end = p.offsets ? p.offsets[group + 1] : p.rows;
   int64_t width = std::min(kColumns, p.cols - first);
   const T* x = static_cast<const T*>(p.x) + first;
+  const int64_t ld = p.ld ? p.ld : p.cols;
   C total[kColumns] = {};
   for (int64_t block = begin; block < end; block += kRows) {
     C part[kColumns] = {};
     int64_t stop = std::min(block + kRows, end);
     if (width == kColumns) {
       for (int64_t r = block; r < stop; ++r) {
-        const T* row = x + r * p.cols;
+        const T* row = x + r * ld;
 #pragma omp simd
         for (int64_t c = 0; c < kColumns; ++c) part[c] += static_cast<C>(row[c]);
       }
     } else {
       for (int64_t r = block; r < stop; ++r) {
-        const T* row = x + r * p.cols;
+        const T* row = x + r * ld;
         for (int64_t c = 0; c < width; ++c) part[c] += static_cast<C>(row[c]);
       }
     }

@@ -42,16 +42,29 @@ double sum_of_exponentials(Z* z, int64_t n, Z largest) {
   return sum;
 }
 
-// gradient = factor * exponentials, over them; the target's element is `at_target`.
+template <class Z>
+double sum_of(const Z* z, int64_t n) {
+  double sum = 0;
+  for (int64_t first = 0; first < n; first += kBlock) {
+    int64_t last = std::min(first + kBlock, n);
+    Z part = 0;
+#pragma omp simd reduction(+ : part)
+    for (int64_t i = first; i < last; ++i) part += z[i];
+    sum += static_cast<double>(part);
+  }
+  return sum;
+}
+
+// gradient = factor * exponentials - even, over them; the target's element is `at_target`.
 template <class G, class Z>
-void write_gradient(Z* z, int64_t n, Z factor, int64_t target, Z at_target) {
+void write_gradient(Z* z, int64_t n, Z factor, Z even, int64_t target, Z at_target) {
   auto* bytes = reinterpret_cast<char*>(z);
   for (int64_t first = 0; first < n; first += kBlock) {
     // A G is not wider than a Z, so the bytes written here have been read before.
     int64_t width = std::min(kBlock, n - first);
     G block[kBlock];
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) block[i] = static_cast<G>(z[first + i] * factor);
+    for (int64_t i = 0; i < width; ++i) block[i] = static_cast<G>(z[first + i] * factor - even);
     std::memcpy(bytes + first * static_cast<int64_t>(sizeof(G)), static_cast<const void*>(block),
                 static_cast<size_t>(width) * sizeof(G));
   }
@@ -61,18 +74,23 @@ void write_gradient(Z* z, int64_t n, Z factor, int64_t target, Z at_target) {
 
 template <class Z, class G>
 void run(const CrossEntropyArgs& p) {
+  const auto words = static_cast<double>(p.vocabulary);
 #pragma omp parallel for schedule(static) if (p.rows * p.vocabulary > (1 << 12))
   for (int64_t r = 0; r < p.rows; ++r) {
     Z* z = static_cast<Z*>(p.z) + r * p.ld;
     int64_t target = p.targets[r];
     Z at_target = z[target], largest = largest_of(z, p.vocabulary);
+    double mean = p.smoothing > 0 ? sum_of(z, p.vocabulary) / words : 0.0;
     double sum = p.gradient ? sum_of_exponentials<true>(z, p.vocabulary, largest)
                             : sum_of_exponentials<false>(z, p.vocabulary, largest);
-    p.loss[r] = std::log(sum) + (static_cast<double>(largest) - static_cast<double>(at_target));
+    p.loss[r] = std::log(sum) + (static_cast<double>(largest) - static_cast<double>(at_target)) +
+                p.smoothing * (static_cast<double>(at_target) - mean);
     if (!p.gradient) continue;
     double probability = static_cast<double>(z[target]) / sum;
-    write_gradient<G>(z, p.vocabulary, static_cast<Z>(p.scale / sum), target,
-                      static_cast<Z>(p.scale * (probability - 1.0)));
+    double over = probability - 1.0 + p.smoothing * (1 - 1 / words);
+    write_gradient<G>(z, p.vocabulary, static_cast<Z>(p.scale / sum),
+                      static_cast<Z>(p.scale * p.smoothing / words), target,
+                      static_cast<Z>(p.scale * over));
   }
 }
 
