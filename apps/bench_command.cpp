@@ -9,14 +9,14 @@
 #include "apps/options.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
+#include "bench/communicator_bench.h"
+#include "bench/moe_bench.h"
+#include "bench/overlap_bench.h"
 #include "core/base/error.h"
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
-#include "train/bench/communicator_bench.h"
-#include "train/bench/moe_bench.h"
-#include "train/bench/overlap_bench.h"
 
 namespace adagate {
 namespace fs = std::filesystem;

@@ -13,7 +13,7 @@ if [ -z "$formatter" ] || ! "$formatter" --version | grep -q 'version 14\.'; the
   exit 0
 fi
 cd "$root"
-mapfile -d '' files < <(find core parallel data layers moe models train apps tests -type f \
+mapfile -d '' files < <(find core parallel data layers moe bench models train apps tests -type f \
   \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 2>/dev/null | sort -z)
 printf '%s\0' "${files[@]}" | xargs -0 -n 20 -P "$(nproc)" "$formatter" "${mode[@]}"
 echo "format: ${#files[@]} files are formatted"

@@ -47,7 +47,8 @@ def copy_sources():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
             shutil.copymode(source, copy)
-    for folder in ("core", "parallel", "data", "layers", "moe", "models", "train", "apps", "tests"):
+    for folder in ("core", "parallel", "data", "layers", "moe", "bench", "models", "train",
+                   "apps", "tests"):
         for path in (COPY / folder).rglob("*"):
             if path.is_file() and str(path.relative_to(COPY)) not in listed:
                 path.unlink()

@@ -1,8 +1,8 @@
 // The MoE layer by phase beside the dense feed-forward of equal active FLOPs.
 #pragma once
 
+#include "bench/kernel_bench.h"
 #include "parallel/communicator.h"
-#include "train/bench/kernel_bench.h"
 
 namespace adagate {
 

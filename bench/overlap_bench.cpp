@@ -1,11 +1,11 @@
-#include "train/bench/overlap_bench.h"
+#include "bench/overlap_bench.h"
 
 #include <algorithm>
 #include <fmt/format.h>
 
+#include "bench/timing.h"
 #include "core/ops/matmul.h"
 #include "parallel/gradient_reducer.h"
-#include "train/bench/timing.h"
 
 namespace adagate {
 namespace {

@@ -1,15 +1,15 @@
-#include "train/bench/moe_bench.h"
+#include "bench/moe_bench.h"
 
 #include <array>
 #include <cmath>
 #include <fmt/format.h>
 
+#include "bench/timing.h"
 #include "core/base/phase_timer.h"
 #include "core/base/rng.h"
 #include "core/nn/parameter_store.h"
 #include "moe/moe_layer.h"
 #include "moe/routing_step.h"
-#include "train/bench/timing.h"
 
 namespace adagate {
 namespace {

@@ -1,8 +1,8 @@
 // Collectives by size.
 #pragma once
 
+#include "bench/table.h"
 #include "parallel/communicator.h"
-#include "train/bench/table.h"
 
 namespace adagate {
 

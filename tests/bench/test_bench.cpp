@@ -1,10 +1,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "bench/communicator_bench.h"
+#include "bench/moe_bench.h"
 #include "parallel/communicator.h"
 #include "tests/support/catch.h"
-#include "train/bench/communicator_bench.h"
-#include "train/bench/moe_bench.h"
 
 using namespace adagate;
 

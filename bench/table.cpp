@@ -1,4 +1,4 @@
-#include "train/bench/table.h"
+#include "bench/table.h"
 
 #include <algorithm>
 #include <fmt/format.h>

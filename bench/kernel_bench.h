@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "train/bench/peaks.h"
+#include "bench/peaks.h"
 
 namespace adagate {
 

@@ -1,8 +1,9 @@
-#include "train/bench/kernel_bench.h"
+#include "bench/kernel_bench.h"
 
 #include <fmt/format.h>
 #include <functional>
 
+#include "bench/timing.h"
 #include "core/base/rng.h"
 #include "core/ops/adamw_update.h"
 #include "core/ops/attention.h"
@@ -13,7 +14,6 @@
 #include "core/ops/linear_cross_entropy.h"
 #include "core/ops/matmul.h"
 #include "core/ops/norm.h"
-#include "train/bench/timing.h"
 
 namespace adagate {
 namespace {

@@ -1,8 +1,8 @@
 // How much of the gradient reduction hides behind backward.
 #pragma once
 
+#include "bench/kernel_bench.h"
 #include "parallel/communicator.h"
-#include "train/bench/kernel_bench.h"
 
 namespace adagate {
 

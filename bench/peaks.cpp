@@ -1,13 +1,13 @@
-#include "train/bench/peaks.h"
+#include "bench/peaks.h"
 
 #include <algorithm>
 #include <fmt/format.h>
 
+#include "bench/timing.h"
 #include "core/base/threads.h"
 #include "core/ops/cpu/matrix_tiles.h"
 #include "core/ops/matmul.h"
 #include "core/tensor/tensor.h"
-#include "train/bench/timing.h"
 
 namespace adagate {
 namespace {

@@ -1,8 +1,8 @@
-#include "train/bench/communicator_bench.h"
+#include "bench/communicator_bench.h"
 
 #include <fmt/format.h>
 
-#include "train/bench/timing.h"
+#include "bench/timing.h"
 
 namespace adagate {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/table.h"
 #include "core/base/dtype.h"
-#include "train/bench/table.h"
 
 namespace adagate {
 
