@@ -59,6 +59,9 @@ constexpr DType dtype_of() {
 // Type a kernel computes and accumulates in: f64 for f64, f32 otherwise.
 template <class T>
 using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
+constexpr DType compute_dtype(DType t) {
+  return t == DType::f64 ? DType::f64 : DType::f32;
+}
 
 // Calls f(T{}) with the C++ type of a floating dtype.
 template <class F>

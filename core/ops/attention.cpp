@@ -11,10 +11,6 @@
 namespace adagate {
 namespace {
 
-DType compute_dtype(DType t) {
-  return t == DType::f64 ? DType::f64 : DType::f32;
-}
-
 void check_shape(const char* op, const Tensor& qkv, const AttentionShape& s) {
   check(s.kv_heads > 0 && s.heads % s.kv_heads == 0,
         "{}: {} heads are not a multiple of {} key-value heads", op, s.heads, s.kv_heads);

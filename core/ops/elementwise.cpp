@@ -59,7 +59,7 @@ Tensor scale(const Tensor& x, double factor) {
 }
 
 Tensor sum(const Tensor& x) {
-  Tensor y = Tensor::empty({1}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
+  Tensor y = Tensor::empty({1}, compute_dtype(x.dtype()), x.device());
   launch_on(x.device(), SumArgs{.x = x.raw(), .y = y.raw(), .n = x.numel(), .dtype = x.dtype()});
   if (!tape_needs({&x})) return y;
   return record("sum", y, [dx = Gradient(x), dtype = x.dtype()](const Tensor& dy) {

@@ -45,7 +45,7 @@ class Chunks {
         gradient_(gradient),
         vocabulary_(w.dim(0)),
         ld_(padded(vocabulary_)),
-        z_type_(x.dtype() == DType::f64 ? DType::f64 : DType::f32),
+        z_type_(compute_dtype(x.dtype())),
         gradient_type_(x.dtype() == w.dtype() ? x.dtype() : z_type_) {}
 
   int64_t rows_of(int64_t rows) const { return rows_per_chunk(rows, vocabulary_, z_type_); }
@@ -178,7 +178,7 @@ void check_smoothing(double smoothing) {
 // device.
 CrossEntropy finish(const char* op, const Tensor& x, const Tensor& losses, double scale,
                     bool recording, const Tensor& dx) {
-  DType type = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  DType type = compute_dtype(x.dtype());
   CrossEntropy result{.loss = Tensor::empty({1}, type, x.device()),
                       .sum = Tensor::empty({1}, DType::f64, x.device()),
                       .valid = losses.numel()};
@@ -268,7 +268,7 @@ CrossEntropy cross_entropy(const Tensor& logits, const LossTargets& targets, dou
   check_smoothing(smoothing);
   bool recording = tape_needs({&logits});
   // The kernel writes the gradient over the logits that it reads.
-  DType type = logits.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  DType type = compute_dtype(logits.dtype());
   Tensor z = Tensor::empty({targets.valid(), logits.cols()}, type, logits.device());
   z.copy_from(targets.row ? pick_rows(logits, targets.row) : logits.detach());
   Tensor losses = Tensor::empty({targets.valid()}, DType::f64, logits.device());
@@ -297,7 +297,7 @@ CrossEntropy cross_entropy(const Tensor& logits, const LossTargets& targets, dou
 Tensor logits(const Tensor& x, const Tensor& w) {
   check(w.shape().rank() == 2 && x.cols() == w.dim(1), "logits: x has {} columns, the weight is {}",
         x.cols(), w.shape());
-  Tensor z = matmul({x}, transposed(w), x.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  Tensor z = matmul({x}, transposed(w), compute_dtype(x.dtype()));
   Shape shape = x.shape();
   shape[-1] = w.dim(0);
   return z.reshape(shape);

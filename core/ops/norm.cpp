@@ -5,10 +5,6 @@
 namespace adagate {
 namespace {
 
-DType compute_dtype(DType t) {
-  return t == DType::f64 ? DType::f64 : DType::f32;
-}
-
 void check_vector(const char* op, const char* name, const Tensor& v, const Tensor& x) {
   check(v.numel() == x.cols(), "{}: x has {} columns, {} {}", op, x.cols(), name, v.numel());
   check(v.dtype() == compute_dtype(x.dtype()), "{}: {} is {}, {} expected for x in {}", op, name,

@@ -56,7 +56,7 @@ Tensor combine_rows(const Tensor& rows, const Tensor& weight, const ExpertOrder&
   check(rows.rows() == order.assignments() && weight.numel() == order.assignments(),
         "combine_rows: {} rows and {} weights for {} assignments", rows.rows(), weight.numel(),
         order.assignments());
-  DType weight_type = rows.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  DType weight_type = compute_dtype(rows.dtype());
   check(weight.dtype() == weight_type, "combine_rows: weights of {} for rows of {}",
         name_of(weight.dtype()), name_of(rows.dtype()));
   Tensor y = Tensor::empty({order.tokens(), rows.cols()}, rows.dtype(), rows.device());

@@ -6,6 +6,7 @@
 #include "core/ops/adamw_update.h"
 #include "core/ops/attention.h"
 #include "core/ops/dropout.h"
+#include "core/ops/routing_math.h"
 
 namespace adagate::cuda_check {
 
@@ -30,6 +31,14 @@ __global__ void drop(Rng rng, DropoutMask mask, const int64_t* row_ids, bfloat16
     element = bfloat16(float(element) * mask.factor(key, static_cast<uint32_t>(c)) *
                        rng.uniform(static_cast<uint64_t>(c)));
   }
+}
+
+__global__ void choose(const float* p, int64_t experts, float threshold, int32_t* chosen,
+                       int32_t* count) {
+  int64_t token = blockIdx.x;
+  top_experts(p + token * experts, experts, 2, chosen + token * 2);
+  count[token] = static_cast<int32_t>(
+      experts_by_gap(p + token * experts, chosen + token * 2, 2, threshold, false));
 }
 
 template __global__ void apply<activation::Gelu, float>(const float*, float*, int64_t);

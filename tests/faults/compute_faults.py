@@ -3,9 +3,9 @@ from fault import Fault
 
 COMPUTE_FAULTS = [
     # The gate and what follows from it.
-    Fault("adaptive gate: < for <= at the threshold", "core/ops/cpu/routing.cpp",
+    Fault("adaptive gate: < for <= at the threshold", "core/ops/routing_math.h",
           "if (!(gap <= threshold)) break;", "if (!(gap < threshold)) break;", "^moe$", True),
-    Fault("adaptive gate: ties go to the higher index", "core/ops/cpu/routing.cpp",
+    Fault("adaptive gate: ties go to the higher index", "core/ops/routing_math.h",
           "place > 0 && p[e] > p[chosen[place - 1]]", "place > 0 && p[e] >= p[chosen[place - 1]]",
           "^moe$"),
     Fault("padding tokens choose experts", "core/ops/cpu/routing.cpp",

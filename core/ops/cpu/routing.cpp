@@ -5,36 +5,13 @@
 
 #include <algorithm>
 
+#include "core/ops/routing_math.h"
+
 namespace adagate {
 namespace {
 
 constexpr int64_t kSumBlock = 256;  // tokens per partial sum
 constexpr int64_t kSerialTokens = 512;
-
-// The k most probable experts of a token, by falling probability, ties to the lower index.
-template <class T>
-void top_experts(const T* p, int64_t experts, int64_t k, int32_t* chosen) {
-  int64_t found = 0;
-  for (int64_t e = 0; e < experts; ++e) {
-    if (found == k && !(p[e] > p[chosen[k - 1]])) continue;
-    int64_t place = found < k ? found++ : k - 1;
-    for (; place > 0 && p[e] > p[chosen[place - 1]]; --place) chosen[place] = chosen[place - 1];
-    chosen[place] = static_cast<int32_t>(e);
-  }
-}
-
-template <class T>
-int64_t experts_by_gap(const T* p, const int32_t* chosen, const SelectionRule& rule) {
-  T first = p[chosen[0]], threshold = static_cast<T>(rule.threshold);
-  int64_t count = 1;
-  for (; count < rule.k_max; ++count) {
-    T next = p[chosen[count]];
-    T gap = first - next;
-    if (rule.pair_normalized) gap /= first + next;
-    if (!(gap <= threshold)) break;
-  }
-  return count;
-}
 
 // One token's experts, by its scores, into chosen [rule.k_max]; returns their number.
 template <class T>
@@ -44,7 +21,8 @@ int64_t select_token(const SelectExpertsArgs& a, const T* scores, int64_t token,
     case SelectionRule::Kind::fixed:
       break;
     case SelectionRule::Kind::gap:
-      return experts_by_gap(scores, chosen, a.rule);
+      return experts_by_gap(scores, chosen, a.rule.k_max, static_cast<T>(a.rule.threshold),
+                            a.rule.pair_normalized);
     case SelectionRule::Kind::random_second: {
       double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.row_ids[token]));
       return draw < a.rule.share ? a.rule.k_max : 1;
