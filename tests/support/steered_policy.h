@@ -14,7 +14,9 @@ namespace adagate::test {
 class SteeredPolicy : public RulePolicy {
  public:
   SteeredPolicy(SelectionRule rule, int64_t experts, double rate)
-      : RulePolicy(rule), rate_(rate), bias_(Tensor::zeros({experts}, DType::f32)) {}
+      : RulePolicy(rule), rate_(rate), bias_(Tensor::zeros({experts}, DType::f32)) {
+    add_state("bias", bias_);
+  }
 
   void end_step(const RoutingSums& sums) override {
     std::vector<float> bias = bias_.to_floats();

@@ -4,7 +4,9 @@
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/message_of.h"
+#include "tests/support/steered_policy.h"
 #include "tests/support/temp_folder.h"
+#include "tests/train/tiny_run.h"
 #include "train/checkpoint.h"
 #include "train/run_state.h"
 
@@ -180,6 +182,42 @@ TEST_CASE("state: what modules register is named by the path to it, and cut anew
       save_checkpoint(folder.path() / std::to_string(ranks), states, {.step = 1}, "", mesh, 0);
     });
   }
+}
+
+TEST_CASE("state: that of a gating policy goes with its model") {
+  TempFolder folder;
+  tiny::Scenario s{};
+  std::vector<std::string> names;
+  auto on = [&](int ranks, auto&& fn) {
+    run_ranks(ranks, [&](std::shared_ptr<Communicator> world) {
+      Mesh mesh = make_mesh(world, ranks);
+      SelectionRule rule{.kind = SelectionRule::Kind::gap, .k_max = 2, .threshold = 0.1};
+      Decoder model(tiny::model_config(s), tiny::moe_config(s), mesh,
+                    [&](const GateConfig&, int64_t experts) {
+                      return std::make_unique<test::SteeredPolicy>(rule, experts, 0.1);
+                    });
+      ParameterStore store(model, {});
+      auto states = model_states(store, model);
+      std::vector<StateTensor> policies;
+      for (const StateTensor& state : states)
+        if (kind_of(state.name) == "state") policies.push_back(state);
+      fn(states, policies, mesh);
+    });
+  };
+  on(1, [&](auto& states, auto& policies, const Mesh& mesh) {
+    for (const StateTensor& state : policies) names.push_back(state.name);
+    for (size_t i = 0; i < policies.size(); ++i)
+      policies[i].tensor.fill(0.5 + static_cast<double>(i));
+    save_checkpoint(folder.path(), states, {.step = 1}, "", mesh, 0);
+  });
+  CHECK(names == std::vector<std::string>{"state/blocks.0.moe.gate.policy.bias",
+                                          "state/blocks.1.moe.gate.policy.bias"});
+  on(2, [&](auto& states, auto& policies, const Mesh& mesh) {
+    load_checkpoint(folder.path() / kStep1, states, mesh, kModelKinds);
+    for (size_t i = 0; i < policies.size(); ++i)
+      for (double value : policies[i].tensor.to_doubles())
+        check(value == 0.5 + static_cast<double>(i), "{} is another", policies[i].name);
+  });
 }
 
 TEST_CASE("state: what is stored and what is asked for are the same, in name, type and shape") {
