@@ -16,7 +16,6 @@
 #include "train/flops.h"
 #include "train/kept_configs.h"
 #include "train/kept_tokenizer.h"
-#include "train/length_change.h"
 #include "train/memory_check.h"
 #include "train/rank_facts.h"
 #include "train/resume.h"
@@ -143,30 +142,18 @@ void Trainer::build_model() {
   }
 }
 
-StepSizes Trainer::step_sizes() const {
-  StepSizes sizes{config_.train.batch * config_.model.context, loader_->steps_in(0)};
-  if (!loader_->even_epochs())
-    sizes.uneven =
-        UnevenEpochs{loader_->tokens_per_epoch(),
-                     [loader = loader_.get()](int64_t epoch) { return loader->steps_in(epoch); }};
-  return sizes;
-}
-
 void Trainer::plan_steps() {
   if (saved_run_)
     on_all_ranks(*mesh_.world,
                  [&] { restore_position(*saved_run_, state_, config_, data_hash(), *loader_); });
-  sizes_ = step_sizes();
-  total_steps_ = config_.train.length.steps(sizes_);
-  schedule_ = {.end = total_steps_};
+  calendar_.emplace(config_, *loader_);
   if (saved_run_) follow_saved_run();
-  learning_rate_.emplace(learning_rate_of(config_.train, sizes_, schedule_));
-  int64_t warmup = config_.train.schedule.warmup.steps(sizes_);
-  if (warmup >= total_steps_ && warmup > 1 && mesh_.world->rank() == 0) {
+  int64_t warmup = calendar_->warmup_steps();
+  if (warmup >= total_steps() && warmup > 1 && mesh_.world->rank() == 0) {
     log::warn(
         "train.schedule.warmup is {}, train.length {}: the learning rate rises to the end; shorten "
         "the warm-up",
-        counted(warmup, "step"), counted(total_steps_, "step"));
+        counted(warmup, "step"), counted(total_steps(), "step"));
   }
 }
 
@@ -198,7 +185,7 @@ void Trainer::check_output() {
 void Trainer::claim_output() {
   on_all_ranks(*mesh_.world, [&] {
     if (mesh_.world->rank() != 0) return;
-    check_unfinished(output_use(), total_steps_);
+    check_unfinished(output_use(), total_steps());
     auto abandoned = later_checkpoints(checkpoint_directory(), resumed_from_);
     std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
     clean_checkpoints(checkpoint_directory());  // also where no save follows
@@ -257,13 +244,10 @@ void Trainer::load_state() {
 void Trainer::follow_saved_run() {
   const SavedRun& saved = *saved_run_;
   on_all_ranks(*mesh_.world, [&] {
-    changes_ = allowed_changes(saved, config_, sizes_, validation_hash(),
+    changes_ = allowed_changes(saved, config_, calendar_->sizes(), validation_hash(),
                                AllowedChanges(options_.allowed_changes));
   });
-  ScheduleSpan span = saved.record.schedule;
-  if (span.end == 0) span.end = saved.config.train.length.steps(sizes_);
-  LengthChange change = change_length(saved.config.train, span, config_.train, state_.step, sizes_);
-  schedule_ = change.span;
+  LengthChange change = calendar_->follow(saved, state_.step);
   if (mesh_.world->rank() != 0) return;
   log_changes(changes_);
   if (change.message.empty()) return;
@@ -295,19 +279,11 @@ void Trainer::begin_stretch() {
   for (auto* observer : observers_) observer->on_resume({start_step_, changes_});
 }
 
-// By what is known of the epochs now. The step to come is taken in any case.
-void Trainer::plan_length() {
-  int64_t planned = std::max(config_.train.length.steps(sizes_), state_.step + 1);
-  if (schedule_.end == total_steps_) schedule_.end = planned;
-  total_steps_ = planned;
-  learning_rate_.emplace(learning_rate_of(config_.train, sizes_, schedule_));
-}
-
 void Trainer::begin_epoch() {
   DataPosition position = loader_->position();
   if (position.step != 0) return;
   if (epoch_hook_) take_order(position.epoch);
-  if (!loader_->even_epochs()) plan_length();
+  calendar_->renew(state_.step);
 }
 
 void Trainer::take_order(int64_t epoch) {
@@ -346,7 +322,7 @@ void Trainer::save() {
             .validation_hash = validation_hash(),
             .tokenizer = config_.data.tokenizer,
             .tokenizer_hash = hash_text(tokenizer_->hash()),
-            .schedule = schedule_}
+            .schedule = calendar_->schedule()}
       .write(state_);
   write_best(best_, state_.extra);
   fs::path path =
@@ -358,29 +334,13 @@ void Trainer::save() {
   for (auto* observer : observers_) observer->on_checkpoint(report);
 }
 
-bool Trainer::due(const Duration& every) const {
-  return times_due(every, sizes_, state_.step, state_.step) > 0;
-}
-
-int64_t Trainer::evaluations_to_come() const {
-  if (!data_.validation) return 0;
-  const Duration& every = config_.train.evaluate_every;
-  int64_t at_end = times_due(every, sizes_, total_steps_, total_steps_) == 0;
-  return times_due(every, sizes_, state_.step, total_steps_) + at_end;
-}
-
-int64_t Trainer::checkpoints_to_come() const {
-  return times_due(config_.checkpoint.every, sizes_, state_.step, total_steps_ - 1) +
-         config_.checkpoint.save_at_end;
-}
-
 StepReport Trainer::one_step() {
   auto start = PhaseTimer::Clock::now();
   PhaseTimer::current().take();
   set_progress_note(fmt::format("step {}", state_.step + 1));
   StepReport report;
   report.epoch = loader_->position().epoch;
-  report.learning_rate = learning_rate_->at(state_.step);
+  report.learning_rate = calendar_->learning_rate(state_.step);
   StepBatches batches;
   {
     PhaseScope phase(Phase::data);
@@ -396,7 +356,7 @@ StepReport Trainer::one_step() {
   state_.consumed_samples += result.samples;
   state_.consumed_tokens += result.targets;
   report.step = state_.step;
-  report.total_steps = total_steps_;
+  report.total_steps = total_steps();
   report.consumed_tokens = state_.consumed_tokens;
   double assignments = 0;
   if (model_->moe_layers() > 0) {
@@ -411,8 +371,8 @@ StepReport Trainer::one_step() {
   report.phases = PhaseTimer::current().take();
   report.peak_memory = allocator_stats().peak_bytes_in_use;
   report.best = best_;
-  report.evaluations_to_come = evaluations_to_come();
-  report.checkpoints_to_come = checkpoints_to_come();
+  report.evaluations_to_come = calendar_->evaluations_to_come(state_.step);
+  report.checkpoints_to_come = calendar_->checkpoints_to_come(state_.step);
   report.seconds = seconds_since(start);
   keeper_.on_step(result.skipped);
   return report;
@@ -451,29 +411,29 @@ TrainingEnd Trainer::train() {
     if (!evaluation_due_) saved_step_ = -1;  // the checkpoint still says that it is due
     if (end) return *end;
   }
-  while (state_.step < total_steps_) {
+  while (state_.step < total_steps()) {
     begin_epoch();
     StepReport report = one_step();
     if (!stretch_begun_) begin_stretch();
     for (auto* observer : observers_) observer->on_step(report);
-    bool last = state_.step == total_steps_;
-    evaluation_due_ = data_.validation && (last || due(config_.train.evaluate_every));
+    bool last = state_.step == total_steps();
+    evaluation_due_ = calendar_->evaluation_due(state_.step);
     if (report.result.stop_requested) return TrainingEnd::stopped_by_signal;
     if (evaluation_due_) {
       if (auto end = end_by_evaluation()) return *end;
     }
-    save_due_ = save_due_ || due(config_.checkpoint.every);
+    save_due_ = save_due_ || calendar_->checkpoint_due(state_.step);
     if (save_due_ && !last && keeper_.skipped_in_a_row() == 0) save();
   }
   return TrainingEnd::finished;
 }
 
 TrainingEnd Trainer::run() {
-  if (state_.step >= total_steps_ && mesh_.world->rank() == 0) {
+  if (state_.step >= total_steps() && mesh_.world->rank() == 0) {
     log::info(
         "step {} of {} is reached already: nothing to train; raise train.length to go on{}",
-        state_.step, total_steps_,
-        state_.step == total_steps_ ? "" : ", or go back with --resume=CHECKPOINT --overwrite");
+        state_.step, total_steps(),
+        state_.step == total_steps() ? "" : ", or go back with --resume=CHECKPOINT --overwrite");
   }
   TrainingEnd end = train();
   if (config_.checkpoint.save_at_end || end == TrainingEnd::stopped_by_signal) save();

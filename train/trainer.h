@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "data/data_loader.h"
+#include "train/calendar.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_keeper.h"
 #include "train/config/run_config.h"
 #include "train/earlier_run.h"
 #include "train/evaluation.h"
-#include "train/learning_rate.h"
 #include "train/new_output.h"
 #include "train/observer.h"
 #include "train/resume.h"
@@ -73,7 +73,7 @@ class Trainer {
   const RunConfig& config() const { return config_; }
   const Mesh& mesh() const { return mesh_; }
   const TrainingState& state() const { return state_; }
-  int64_t total_steps() const { return total_steps_; }
+  int64_t total_steps() const { return calendar_->total_steps(); }
   // Last step of the output directory's metrics that this run goes on from; -1: it starts them
   // anew.
   int64_t continued_step() const;
@@ -83,9 +83,7 @@ class Trainer {
 
  private:
   void build_model();
-  StepSizes step_sizes() const;
-  void plan_steps();          // how many, and the learning rate over them
-  void plan_length();         // the same anew, at an epoch's start
+  void plan_steps();
   bool goes_on_here() const;  // from a checkpoint in its own output
   OutputUse output_use() const;
   void check_output();
@@ -105,10 +103,6 @@ class Trainer {
   // Evaluates. The run's end, if that ends it.
   std::optional<TrainingEnd> end_by_evaluation();
   void save();
-  bool due(const Duration& every) const;
-  // From the present step on, its own included.
-  int64_t evaluations_to_come() const;
-  int64_t checkpoints_to_come() const;
 
   std::unique_ptr<DirectoryLock> output_lock_;
   RunConfig config_;
@@ -123,16 +117,13 @@ class Trainer {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<TrainingStep> step_;
   std::unique_ptr<RoutingStep> evaluation_routing_;
-  std::optional<LearningRate> learning_rate_;
+  std::optional<Calendar> calendar_;
   std::vector<TrainingObserver*> observers_;
   EpochHook epoch_hook_;
   std::optional<std::filesystem::path> resumed_from_;
   std::optional<SavedRun> saved_run_;  // gone on from
   std::vector<ConfigChange> changes_;  // since then
   TrainingState state_;
-  StepSizes sizes_;
-  ScheduleSpan schedule_;
-  int64_t total_steps_ = 0;
   int64_t start_step_ = 0, saved_step_ = -1;
   bool evaluation_due_ = false;   // at this step; a stop may leave it to the run that goes on
   std::optional<BestLoss> best_;  // validation loss so far

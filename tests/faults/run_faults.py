@@ -30,7 +30,7 @@ RUN_FAULTS = [
     Fault("uneven epochs: steps of the last epoch are counted by the first one's",
           "train/schedule.h", "steps_in(epoch < kPlanned ? epoch : 0)", "steps_in(0)", "^train$"),
     Fault("uneven epochs: a new order leaves the length as it was", "train/trainer.cpp",
-          "  if (!loader_->even_epochs()) plan_length();\n", "", "^train$"),
+          "  calendar_->renew(state_.step);\n", "", "^train$"),
     Fault("uneven epochs: what is due each epoch keeps to the first one's steps",
           "train/schedule.cpp", "if (!sizes.uneven || every.unit()", "if (true || every.unit()",
           "^train$"),
@@ -204,7 +204,8 @@ RUN_FAULTS = [
 
     # What the trainer passes on and shows.
     Fault("learning rate: that of the next step", "train/trainer.cpp",
-          "learning_rate_->at(state_.step)", "learning_rate_->at(state_.step + 1)", "^train$"),
+          "calendar_->learning_rate(state_.step)", "calendar_->learning_rate(state_.step + 1)",
+          "^train$"),
     Fault("trainer: the optimizer is built without its settings", "train/trainer.cpp",
           "std::make_unique<AdamW>(*store_, config_.train.optimizer)",
           "std::make_unique<AdamW>(*store_, OptimizerConfig{})", "^train$"),
@@ -268,7 +269,7 @@ RUN_FAULTS = [
           "console_.renew(status_line(fields));", "^faults_terminal$"),
     Fault("a worse validation loss is the best one", "train/best_loss.cpp",
           "best->loss <= loss", "best->loss > loss", "^train$"),
-    Fault("trainer: the last evaluation is not among those to come", "train/trainer.cpp",
+    Fault("trainer: the last evaluation is not among those to come", "train/calendar.cpp",
           "times_due(every, sizes_, total_steps_, total_steps_) == 0;", "0;", "^train$"),
     Fault("routing: a gap of just the threshold counts as larger", "core/ops/cpu/routing.cpp",
           "!(gap <= static_cast<T>(kGapEdges", "!(gap < static_cast<T>(kGapEdges", "^moe$"),
