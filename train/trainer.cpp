@@ -8,7 +8,6 @@
 #include "core/base/log.h"
 #include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
-#include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 #include "parallel/agree.h"
 #include "parallel/watchdog.h"
@@ -21,7 +20,6 @@
 #include "train/resume.h"
 #include "train/run_state.h"
 #include "train/saved_model.h"
-#include "train/shared_output.h"
 #include "train/signals.h"
 #include "train/text_data.h"
 
@@ -68,15 +66,14 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
                     {file_fact("data.tokenizer", config_.data.tokenizer, tokenizer_->hash())},
                     "give all ranks the same tokenizer");
   check_memory_of_ranks(*mesh_.world, config_);
-  NewOutput output(*mesh_.world, config_.output);
-  check_output_shared(*mesh_.world, config_.output);
-  resumed_from_ = checkpoint_to_resume();
-  check_output();
+  output_ = std::make_unique<RunOutput>(
+      config_, RunOutput::Options{options_.config_yaml, options_.config_files, options_.overwrite},
+      *mesh_.world);
   build_model();
   load_state();
   check_same_weights(*store_, mesh_, "at the start");
-  data_ = open_run_data(config_, *tokenizer_, output.path() / "cache", *mesh_.world,
-                        CacheShared::by_all, &output.made());
+  data_ = open_run_data(config_, *tokenizer_, output_->cache(), *mesh_.world, CacheShared::by_all,
+                        &output_->made());
   if (options_.samples) samples_ = options_.samples(*data_.train);
   BatchRule by_samples{.size = config_.train.batch, .drop_last = !config_.data.keep_last_batch};
   loader_ = std::make_unique<DataLoader>(samples_ ? *samples_ : *data_.train,
@@ -91,8 +88,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   on_all_ranks(*mesh_.world, [] {
     if (stop_signal() == SIGINT) check_not_stopped(kStoppedEarly);
   });
-  claim_output();
-  output_lock_ = output.keep();
+  output_->claim(total_steps());
 }
 
 Trainer::~Trainer() = default;
@@ -101,14 +97,8 @@ fs::path Trainer::checkpoint_directory() const {
   return fs::path(config_.output) / "checkpoints";
 }
 
-bool Trainer::goes_on_here() const {
-  std::error_code error;
-  return resumed_from_ &&
-         fs::equivalent(resumed_from_->parent_path(), checkpoint_directory(), error);
-}
-
 int64_t Trainer::continued_step() const {
-  return goes_on_here() ? start_step_ : -1;
+  return output_->goes_on_here() ? start_step_ : -1;
 }
 
 void Trainer::build_model() {
@@ -157,42 +147,6 @@ void Trainer::plan_steps() {
   }
 }
 
-OutputUse Trainer::output_use() const {
-  auto inputs = options_.config_files;
-  for (const fs::path& input : inputs_of(config_)) inputs.push_back(input);
-  return {.output = config_.output,
-          .config_yaml = options_.config_yaml,
-          .inputs = std::move(inputs),
-          .goes_on = goes_on_here(),
-          .starts_again = config_.checkpoint.resume == "auto" && !resumed_from_,
-          .overwrite = options_.overwrite};
-}
-
-void Trainer::check_output() {
-  on_all_ranks(*mesh_.world, [&] {
-    if (mesh_.world->rank() != 0) return;
-    named("output", [&] { AtomicFile writable(config_file(config_.output)); });
-    int64_t start = resumed_from_ ? step_in(resumed_from_->filename().string()).value_or(-1) : -1;
-    check_checkpoint_names(checkpoint_directory(), start + 1);
-    check_no_input_goes(output_use());
-    clean_temporaries(config_.output);
-    check_no_checkpoint_goes(output_use(), resumed_from_);
-    check_no_result_goes(output_use());
-  });
-}
-
-// Last of the preparations: a run that can't start has changed nothing.
-void Trainer::claim_output() {
-  on_all_ranks(*mesh_.world, [&] {
-    if (mesh_.world->rank() != 0) return;
-    check_unfinished(output_use(), total_steps());
-    auto abandoned = later_checkpoints(checkpoint_directory(), resumed_from_);
-    std::for_each(abandoned.rbegin(), abandoned.rend(), remove_checkpoint);
-    clean_checkpoints(checkpoint_directory());  // also where no save follows
-    clean_temporaries(config_.output);
-  });
-}
-
 std::vector<StateTensor> Trainer::states() const {
   std::vector<StateTensor> states = model_states(*store_, *model_);
   for (StateTensor& moment : optimizer_->states()) states.push_back(std::move(moment));
@@ -200,44 +154,22 @@ std::vector<StateTensor> Trainer::states() const {
   return states;
 }
 
-std::optional<fs::path> Trainer::checkpoint_to_resume() {
-  const std::string& from = config_.checkpoint.resume;
-  if (from == "none") return std::nullopt;
-  if (from != "auto") {
-    fs::path checkpoint;
-    on_all_ranks(*mesh_.world, [&] {
-      named("checkpoint.resume", [&] { checkpoint = resolve_checkpoint(from); });
-    });
-    return checkpoint;
-  }
-  // Rank 0 looks: a network file system may show the others an older state. The output may have
-  // another path on every host.
-  std::string latest;
-  if (mesh_.world->rank() == 0) {
-    latest = find_latest(checkpoint_directory()).value_or(fs::path()).filename().string();
-  }
-  latest = broadcast_text(*mesh_.world, latest, 0);
-  if (!latest.empty()) return checkpoint_directory() / latest;
-  log::info("no checkpoint in {} yet: starting anew", checkpoint_directory().string());
-  return std::nullopt;
-}
-
 void Trainer::load_state() {
-  if (!resumed_from_) return;
-  check_same_file(*mesh_.world, "checkpoint.resume", *resumed_from_ / "manifest.json");
-  on_all_ranks(*mesh_.world,
-               [&] { saved_run_ = open_saved_run(*resumed_from_, config_, *tokenizer_); });
+  if (!output_->resumed_from()) return;
+  const fs::path& from = *output_->resumed_from();
+  check_same_file(*mesh_.world, "checkpoint.resume", from / "manifest.json");
+  on_all_ranks(*mesh_.world, [&] { saved_run_ = open_saved_run(from, config_, *tokenizer_); });
   std::vector<StateTensor> asked = states();
   if (saved_run_->order) asked.push_back(order_state(saved_run_->order));
-  state_ = load_checkpoint(*resumed_from_, asked, mesh_).state;
+  state_ = load_checkpoint(from, asked, mesh_).state;
   trim_allocator();
   store_->refresh_compute();
   optimizer_->set_steps(state_.step - saved_run_->record.skipped_steps);
-  keeper_.resumed(*resumed_from_, saved_run_->record.skipped_in_a_row);
+  keeper_.resumed(from, saved_run_->record.skipped_in_a_row);
   saved_step_ = start_step_ = state_.step;
   evaluation_due_ = saved_run_->record.evaluation_due;
   best_ = read_best(state_.extra);
-  log::info("resumed from {} at step {}", resumed_from_->string(), state_.step);
+  log::info("resumed from {} at step {}", from.string(), state_.step);
 }
 
 // Where the saved run stood in its data and its schedule, and what is otherwise now.

@@ -12,11 +12,10 @@
 #include "train/checkpoint.h"
 #include "train/checkpoint_keeper.h"
 #include "train/config/run_config.h"
-#include "train/earlier_run.h"
 #include "train/evaluation.h"
-#include "train/new_output.h"
 #include "train/observer.h"
 #include "train/resume.h"
+#include "train/run_output.h"
 #include "train/text_data.h"
 #include "train/training_step.h"
 
@@ -84,11 +83,6 @@ class Trainer {
  private:
   void build_model();
   void plan_steps();
-  bool goes_on_here() const;  // from a checkpoint in its own output
-  OutputUse output_use() const;
-  void check_output();
-  void claim_output();
-  std::optional<std::filesystem::path> checkpoint_to_resume();
   void load_state();
   void follow_saved_run();
   void begin_stretch();
@@ -104,10 +98,10 @@ class Trainer {
   std::optional<TrainingEnd> end_by_evaluation();
   void save();
 
-  std::unique_ptr<DirectoryLock> output_lock_;
   RunConfig config_;
   TrainerOptions options_;
   Mesh mesh_;
+  std::unique_ptr<RunOutput> output_;
   std::unique_ptr<Tokenizer> tokenizer_;
   RunData data_;
   std::unique_ptr<Dataset> samples_;  // trained on in place of data_.train, if so
@@ -120,7 +114,6 @@ class Trainer {
   std::optional<Calendar> calendar_;
   std::vector<TrainingObserver*> observers_;
   EpochHook epoch_hook_;
-  std::optional<std::filesystem::path> resumed_from_;
   std::optional<SavedRun> saved_run_;  // gone on from
   std::vector<ConfigChange> changes_;  // since then
   TrainingState state_;
