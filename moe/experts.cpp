@@ -24,8 +24,7 @@ ParameterSpec Experts::spec(Shape shape, Init init, bool decay) const {
           .init = init,
           .decay = decay,
           .group = ParameterGroup::expert,
-          .global_dim0 = config_.experts,
-          .shard_begin = config_.first};
+          .shard = {.dim = 0, .begin = config_.first, .global = config_.experts}};
 }
 
 Tensor Experts::forward(const Tensor& rows, const GroupOffsets& offsets) const {

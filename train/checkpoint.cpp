@@ -272,13 +272,11 @@ void load_weights(const fs::path& path, const std::vector<Parameter*>& parameter
     check(file.contains(p->name()), "{} has no tensor {}, which the model needs", path.string(),
           p->name());
     const SafetensorsEntry& entry = file.entry(p->name());
-    Shape shape = whole_shape(p->spec().shape, p->shard());
+    Shape shape = p->spec().global_shape();
     check(entry.shape == shape, "{}: {} has shape {}, the model {}", path.string(), p->name(),
           entry.shape.str(), shape.str());
     Tensor whole = file.read(p->name());
-    int64_t begin = p->spec().shard_begin;
-    bool part = p->spec().global_dim0 > 0;
-    p->master().copy_from(part ? whole.slice(begin, begin + p->spec().shape[0]) : whole);
+    p->master().copy_from(p->spec().part_of(whole));
     used.insert(p->name());
   }
   for (auto& [name, entry] : file.tensors()) {
@@ -291,13 +289,14 @@ void export_weights(const fs::path& path, const std::vector<Parameter*>& paramet
                     const Mesh& mesh) {
   std::vector<NamedTensor> all;
   for (Parameter* p : parameters) {
-    if (p->spec().global_dim0 == 0) {
+    if (p->spec().is_whole()) {
       all.push_back({p->name(), p->master().detach()});
       continue;
     }
-    Tensor whole = Tensor::empty(whole_shape(p->spec().shape, p->shard()), p->master().dtype());
+    Tensor whole = Tensor::empty(p->spec().global_shape(), p->master().dtype());
     mesh.group(p->spec().group)
-        .parts->all_gather(p->master().raw(), whole.raw(), p->numel(), p->master().dtype());
+        .parts->on(whole.device(), "export_weights")
+        .all_gather(p->master().raw(), whole.raw(), p->numel(), p->master().dtype());
     all.push_back({p->name(), whole});
   }
   on_all_ranks(*mesh.world, [&] {

@@ -25,10 +25,16 @@ struct ParameterSpec {
   bool decay = true;            // weight decay (matrices and embeddings)
   bool full_precision = false;  // computed with in master precision (gate, norms)
   ParameterGroup group = ParameterGroup::dense;
-  // This rank holds entries [shard_begin, shard_begin + shape[0]) of a first dimension of
-  // global_dim0 (experts); 0 means the whole tensor is here.
-  int64_t global_dim0 = 0;
-  int64_t shard_begin = 0;
+  Shard shard = {};  // a part of the whole: of experts, their own; so far of dimension 0 alone
+
+  bool is_whole() const { return shard.dim == Shard::kWhole; }
+  Shape global_shape() const { return whole_shape(shape, shard); }
+  // View of this rank's entries of a tensor of the global shape.
+  Tensor part_of(const Tensor& whole) const {
+    check(whole.shape() == global_shape(), "a tensor of shape {} for a parameter of shape {}",
+          whole.shape(), global_shape());
+    return is_whole() ? whole : whole.slice(shard.begin, shard.begin + shape[0]);
+  }
 };
 
 class Parameter {
@@ -40,11 +46,6 @@ class Parameter {
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return name_; }  // global, e.g. "blocks.3.moe.gate.weight"
   int64_t numel() const { return spec_.shape.numel(); }
-  // Which part of the whole is here.
-  Shard shard() const {
-    if (spec_.global_dim0 == 0) return {};
-    return {.dim = 0, .begin = spec_.shard_begin, .global = spec_.global_dim0};
-  }
 
   // The value ops compute with (compute precision), wired to the gradient.
   const Tensor& tensor() const { return value_; }

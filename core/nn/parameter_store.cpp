@@ -10,6 +10,17 @@ namespace {
 // Every parameter starts on a cache line in each of the flat buffers.
 constexpr int64_t kAlign = 64;
 
+void check_shard(const Parameter& p) {
+  const ParameterSpec& spec = p.spec();
+  if (spec.is_whole()) return;
+  check(spec.shard.dim == 0, "{}: a part along dimension {}; ranks can only share the first one, 0",
+        p.name(), spec.shard.dim);
+  int64_t count = spec.shape.rank() ? spec.shape[0] : 0;
+  check(spec.shard.begin >= 0 && count > 0 && spec.shard.begin + count <= spec.shard.global,
+        "{}: {} entries from {} on are no part of {}", p.name(), count, spec.shard.begin,
+        spec.shard.global);
+}
+
 void fill_initial(Parameter& p, uint64_t seed) {
   const ParameterSpec& spec = p.spec();
   if (spec.init.kind != Init::Kind::normal) {
@@ -18,7 +29,7 @@ void fill_initial(Parameter& p, uint64_t seed) {
   }
   Rng rng(seed, RngStream::init, hash_name(p.name()) >> 32, hash_name(p.name()));
   int64_t n = p.numel();
-  int64_t first = spec.shape[0] ? spec.shard_begin * (n / spec.shape[0]) : 0;
+  int64_t first = spec.is_whole() ? 0 : spec.shard.begin * (n / spec.shape[0]);
   // Made by the host on every device, so that no device's logarithm changes a model's start.
   Tensor made = Tensor::empty(p.master().shape(), p.master().dtype());
   visit_floating(made.dtype(), [&](auto type) {
@@ -40,6 +51,7 @@ ParameterStore::ParameterStore(Module& model, StoreOptions options) : options_(s
   model.for_each_parameter([&](const std::string& name, Parameter& p) {
     check(names.insert(name).second, "two parameters are called {}", name);
     p.name_ = name;
+    check_shard(p);
     ParameterGroup g = p.spec().group;
     p.offset_ = sizes[g];
     sizes[g] += (p.numel() + kAlign - 1) / kAlign * kAlign;

@@ -38,7 +38,8 @@ struct StoreOptions {
 class ParameterStore {
  public:
   // Names, lays out and allocates every parameter of `model`; values are undefined until
-  // initialize() or a checkpoint fills them. Throws Error on a repeated name.
+  // initialize() or a checkpoint fills them. Throws Error on a repeated name, or a shard that is no
+  // part of its parameter.
   ParameterStore(Module& model, StoreOptions options);
 
   // Fills the master values by their Init, each element by its global name and index, so that the

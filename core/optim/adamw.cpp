@@ -67,8 +67,8 @@ Tensor AdamW::second_moment(const Parameter& p) const {
 std::vector<StateTensor> AdamW::states() const {
   std::vector<StateTensor> states;
   for (Parameter* p : store_.parameters()) {
-    states.push_back(state_tensor("adam_m/" + p->name(), first_moment(*p), p->shard()));
-    states.push_back(state_tensor("adam_v/" + p->name(), second_moment(*p), p->shard()));
+    states.push_back(state_tensor("adam_m/" + p->name(), first_moment(*p), p->spec().shard));
+    states.push_back(state_tensor("adam_v/" + p->name(), second_moment(*p), p->spec().shard));
   }
   return states;
 }

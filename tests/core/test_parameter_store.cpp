@@ -61,8 +61,7 @@ TEST_CASE("initial weights: a rank's experts start as they would on one rank") {
         : weight({.shape = {count, 3, 50},
                   .init = Init::normal(1.0),
                   .group = ParameterGroup::expert,
-                  .global_dim0 = 6,
-                  .shard_begin = begin}) {
+                  .shard = {.dim = 0, .begin = begin, .global = 6}}) {
       add("weight", weight);
     }
   };
@@ -101,6 +100,33 @@ TEST_CASE("a step's gradients: the first contribution overwrites, what none reac
   CHECK(everywhere(model.second, 3.0f));
   CHECK(everywhere(model.gain, 7.0f));
   CHECK(everywhere(model.shift, 0.0f));
+}
+
+TEST_CASE("shards: a rank's part of the whole tensor, along the first dimension alone") {
+  struct Part : Module {
+    Parameter weight;
+    explicit Part(Shard shard) : weight({.shape = {2, 3}, .shard = shard}) {
+      add("weight", weight);
+    }
+  };
+  Part whole({}), part({.dim = 0, .begin = 3, .global = 5});
+  CHECK(whole.weight.spec().global_shape() == Shape{2, 3});
+  CHECK(part.weight.spec().global_shape() == Shape{5, 3});
+  std::vector<float> numbers{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+  Tensor all = Tensor::from(std::span<const float>(numbers), {5, 3});
+  CHECK(part.weight.spec().part_of(all).to_floats() == std::vector<float>{9, 10, 11, 12, 13, 14});
+  CHECK_THROWS_WITH(whole.weight.spec().part_of(all),
+                    "a tensor of shape [5, 3] for a parameter of shape [2, 3]");
+  Part fits({.dim = 0, .begin = 3, .global = 5});
+  CHECK_NOTHROW(ParameterStore(fits, {}));
+  auto refused = [](Shard shard, const char* why) {
+    Part wrong(shard);
+    CHECK_THROWS_WITH(ParameterStore(wrong, {}), why);
+  };
+  refused({.dim = 0, .begin = 4, .global = 5}, "weight: 2 entries from 4 on are no part of 5");
+  refused({.dim = 0, .begin = -1, .global = 5}, "weight: 2 entries from -1 on are no part of 5");
+  refused({.dim = 1, .global = 9},
+          "weight: a part along dimension 1; ranks can only share the first one, 0");
 }
 
 TEST_CASE("two parameters of one name are refused") {

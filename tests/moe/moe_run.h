@@ -127,16 +127,12 @@ class RankRun {
 
   void collect_gradients() {
     for (Parameter* p : store_.parameters()) {
-      bool expert = p->spec().group == ParameterGroup::expert;
-      Communicator& owners = expert ? *mesh_.replica : *mesh_.world;
-      owners.all_reduce(p->grad().raw(), p->numel(), p->grad().dtype(), ReduceOp::sum);
+      mesh_.group(p->spec().group)
+          .copies->all_reduce(p->grad().raw(), p->numel(), p->grad().dtype(), ReduceOp::sum);
       std::lock_guard lock(mutex_);
-      Shape shape = p->spec().shape;
-      if (expert) shape[0] = p->spec().global_dim0;
       Tensor& whole = result_.grads[p->name()];
-      if (!whole) whole = Tensor::zeros(shape, DType::f64);
-      int64_t first = p->spec().shard_begin;
-      whole.slice(first, first + p->spec().shape[0]).copy_from(p->grad());
+      if (!whole) whole = Tensor::zeros(p->spec().global_shape(), DType::f64);
+      p->spec().part_of(whole).copy_from(p->grad());
     }
     if (mesh_.world->rank() != 0) return;
     result_.auxiliary = step_.auxiliary_loss();

@@ -71,10 +71,7 @@ void compare(const Fixture& fixture, const MoeLayerConfig& config, const Layout&
   GlobalBatch batch{fixture.read("inputs/x"), fixture.read("inputs/cotangent"),
                     fixture.file.read("inputs/valid")};
   LayerRun run = run_layer(config, batch, layout, [&](const std::string& name, Parameter& p) {
-    Tensor whole = fixture.read("weights/" + name);
-    int64_t first = p.spec().shard_begin;
-    p.master().copy_from(p.spec().global_dim0 ? whole.slice(first, first + p.spec().shape[0])
-                                              : whole);
+    p.master().copy_from(p.spec().part_of(fixture.read("weights/" + name)));
   });
   CHECK(relative_norm_error(run.y, fixture.read("f64/y")) <= bounds.y);
   CHECK(relative_norm_error(run.dx, fixture.read("f64/grads/x")) <= bounds.grad);

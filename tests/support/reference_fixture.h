@@ -115,13 +115,7 @@ class ReferenceFixture {
 
   // This rank's part of the weights of `p`, in the master's type.
   void set_weight(const Parameter& p) const {
-    Tensor whole = tensor("weights/" + p.name());
-    const ParameterSpec& spec = p.spec();
-    Tensor mine = spec.global_dim0 > 0
-                      ? whole.slice(spec.shard_begin, spec.shard_begin + spec.shape[0])
-                      : whole;
-    check(mine.shape() == spec.shape, "{}: the fixture has another shape", p.name());
-    p.master().copy_from(mine);
+    p.master().copy_from(p.spec().part_of(tensor("weights/" + p.name())));
   }
 
  private:

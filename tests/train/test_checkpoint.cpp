@@ -25,8 +25,9 @@ struct Toy : Module {
         vector({.shape = {7}}),
         experts({.shape = {kExperts / mesh.expert_parallel(), 2, 3},
                  .group = ParameterGroup::expert,
-                 .global_dim0 = kExperts,
-                 .shard_begin = mesh.expert->rank() * (kExperts / mesh.expert_parallel())}) {
+                 .shard = {.dim = 0,
+                           .begin = mesh.expert->rank() * (kExperts / mesh.expert_parallel()),
+                           .global = kExperts}}) {
     add("dense", dense);
     add("vector", vector);
     add("experts", experts);
@@ -43,7 +44,7 @@ struct ToyState {
     for (std::string kind : {"value", "adam_m", "adam_v"}) {
       for (Parameter* p : store.parameters()) {
         Tensor t = kind == "value" ? p->master() : Tensor::zeros(p->spec().shape, DType::f32);
-        tensors.push_back(state_tensor(kind + "/" + p->name(), t, p->shard()));
+        tensors.push_back(state_tensor(kind + "/" + p->name(), t, p->spec().shard));
       }
     }
   }

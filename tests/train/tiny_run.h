@@ -125,12 +125,10 @@ inline void put_all_on_one(ParameterStore& store) {
 }
 
 inline std::vector<double> gathered(const Parameter& p, const Mesh& mesh) {
-  if (p.spec().global_dim0 == 0) return p.master().to_doubles();
+  if (p.spec().is_whole()) return p.master().to_doubles();
   Tensor local = p.master().to(DType::f64);
-  Shape whole = p.spec().shape;
-  whole[0] = p.spec().global_dim0;
-  Tensor all = Tensor::empty(whole, DType::f64);
-  mesh.expert->all_gather(local.raw(), all.raw(), local.numel(), DType::f64);
+  Tensor all = Tensor::empty(p.spec().global_shape(), DType::f64);
+  mesh.group(p.spec().group).parts->all_gather(local.raw(), all.raw(), local.numel(), DType::f64);
   return all.to_doubles();
 }
 
