@@ -161,10 +161,15 @@ COMPUTE_FAULTS = [
           "^train$"),
 
     # The optimizer.
+    Fault("AdamW: the edge of an owned range is updated twice", "core/optim/adamw.cpp",
+          "std::min(a.end, b.end)};", "std::min(a.end, b.end + 1)};", "^core$"),
+    Fault("AdamW: moments of a shard lie at the parameter's start", "core/optim/adamw.cpp",
+          "begin = before + own.begin - p.offset();", "begin = own.begin - p.offset();",
+          "^(core|train)$"),
     Fault("AdamW: bias correction of the second moment is dropped", "core/optim/adamw.cpp",
           "1 / std::sqrt(1 - std::pow(config_.beta2, t))", "1.0", "^core$"),
     Fault("AdamW: norms and biases decay too", "core/optim/adamw.cpp",
-          "s.decay ? 1 - learning_rate * config_.weight_decay : 1.0",
+          "decay ? 1 - learning_rate * config_.weight_decay : 1.0",
           "1 - learning_rate * config_.weight_decay", "^core$"),
 
     # Positions, heads and dropout.

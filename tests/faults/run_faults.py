@@ -106,8 +106,8 @@ RUN_FAULTS = [
 
     # Checkpoints and resuming.
     Fault("checkpoint: a skipped moment", "core/optim/adamw.cpp",
-          '    states.push_back(state_tensor("adam_v/" + p->name(), second_moment(*p), '
-          'p->spec().shard));\n', "", "^(train|faults_resume)$"),
+          '    states.push_back(state("adam_v/", &Group::v, *p));\n', "",
+          "^(train|faults_resume)$"),
     Fault("resume: AdamW counts its steps anew", "train/trainer.cpp",
           "optimizer_->set_steps(state_.step", "optimizer_->set_steps(0 * state_.step",
           "^(train|faults_resume)$"),
