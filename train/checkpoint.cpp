@@ -293,7 +293,8 @@ void export_weights(const fs::path& path, const std::vector<Parameter*>& paramet
       all.push_back({p->name(), p->master().detach()});
       continue;
     }
-    Tensor whole = Tensor::empty(p->spec().global_shape(), p->master().dtype());
+    Tensor whole =
+        Tensor::empty(p->spec().global_shape(), p->master().dtype(), p->master().device());
     mesh.group(p->spec().group)
         .parts->on(whole.device(), "export_weights")
         .all_gather(p->master().raw(), whole.raw(), p->numel(), p->master().dtype());

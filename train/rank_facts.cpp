@@ -32,11 +32,15 @@ std::string_view unquoted(std::string_view yaml) {
   return quoted ? yaml.substr(1, yaml.size() - 2) : yaml;
 }
 
+uint64_t hash_of(const Tensor& x) {
+  Tensor host = x.to(Device{});
+  return checksum_bytes({static_cast<const char*>(host.raw()), host.bytes()});
+}
+
 // Bits of a group's weights; 0 for none.
 uint64_t hash_of(const FlatGroup& group) {
   if (group.size() == 0) return 0;
-  const auto* bytes = static_cast<const char*>(group.master.raw());
-  return checksum_bytes({bytes, static_cast<size_t>(group.size()) * size_of(group.master.dtype())});
+  return hash_of(group.master);
 }
 
 }  // namespace
@@ -116,11 +120,9 @@ void check_same_states(const std::vector<StateTensor>& states, const Mesh& mesh,
   std::vector<Part> own, all;
   for (const StateTensor& state : states) {
     if (kind_of(state.name) == "value" || kind_of(state.name).starts_with("adam")) continue;
-    const auto* bytes = static_cast<const char*>(state.tensor.raw());
     compared.push_back(&state);
     facts.push_back({state.name, state.shape.str()});
-    own.push_back(
-        {state.shard.begin, state.count(), checksum_bytes({bytes, state.tensor.bytes()})});
+    own.push_back({state.shard.begin, state.count(), hash_of(state.tensor)});
   }
   same_on_all_ranks(world, facts, "all ranks of a run have the same state");
   all.resize(own.size() * static_cast<size_t>(world.size()));

@@ -207,8 +207,10 @@ uint64_t write_safetensors(const std::filesystem::path& path, std::span<const Na
   };
   put(&length, 8);
   put(text.data(), text.size());
-  for (const NamedTensor& t : tensors)
-    if (t.tensor.bytes()) put(t.tensor.raw(), t.tensor.bytes());
+  for (const NamedTensor& t : tensors) {
+    Tensor host = t.tensor.to(Device{});
+    if (host.bytes()) put(host.raw(), host.bytes());
+  }
   file.commit();
   return XXH3_64bits_digest(hash.get());
 }

@@ -88,6 +88,13 @@ class Trainer {
     return step_.run(micro_batches, steps_++, learning_rate, false);
   }
   ParameterStore& store() { return store_; }
+  // Values and moments, as a checkpoint has them.
+  std::vector<StateTensor> states() const {
+    std::vector<StateTensor> all = adamw_.states();
+    for (Parameter* p : store_.parameters())
+      all.push_back(state_tensor("value/" + p->name(), p->master(), p->spec().shard));
+    return all;
+  }
   Decoder& model() { return model_; }
   const TrainingStep& step() const { return step_; }
 

@@ -9,6 +9,8 @@
 #include "tests/support/catch.h"
 #include "tests/support/fixed_step.h"
 #include "tests/support/guarded_device.h"
+#include "tests/support/temp_folder.h"
+#include "train/checkpoint.h"
 
 using namespace adagate;
 using namespace adagate::test;
@@ -116,6 +118,26 @@ TEST_CASE("guarded training: one rank and several end in the CPU's bits") {
       for (size_t r = 0; r < got.size(); ++r) check_same(got[r], expected[r]);
       CHECK(expected[0].figures[0] != expected[0].figures[6]);
     }
+}
+
+TEST_CASE("guarded training: state is saved from a device and read onto one") {
+  TempFolder folder;
+  Form moe{.name = "MoE", .sizes = {.experts = 4}};
+  std::vector<std::vector<float>> saved, read;
+  Mesh mesh = make_mesh(stage_through_host(make_self_communicator()), 1);
+  for (bool reads : {false, true}) {
+    fixed_step::Trainer trainer(moe.sizes, {.device = guarded_device()}, mesh);
+    auto states = trainer.states();
+    if (reads) {
+      load_checkpoint(folder.path("step-00000001"), states, mesh);
+    } else {
+      Batch batch = fixed_step::make_up_batch(moe.sizes, 0);
+      trainer.run(batch, 0.01);
+      save_checkpoint(folder.path(), states, {.step = 1}, "", mesh, 0);
+    }
+    for (const StateTensor& s : states) (reads ? read : saved).push_back(s.tensor.to_floats());
+  }
+  CHECK(read == saved);
 }
 
 TEST_CASE("guarded training: what a warm step reads of the device is bounded") {
