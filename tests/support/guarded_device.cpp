@@ -196,9 +196,10 @@ GuardedBackend& backend() {
 }
 
 // Whether a word of arguments is an address of the host: programs and libraries, heaps, stacks and
-// mappings all lie above 2^40 here, numbers below.
+// mappings all lie above 2^46. Numbers lie below, and so do words of small flags and types, which
+// would be addresses of the sanitizers' shadows.
 bool is_host_address(uint64_t word) {
-  if (word < (uint64_t{1} << 40) || word >= (uint64_t{1} << 47)) return false;
+  if (word < (uint64_t{1} << 46) || word >= (uint64_t{1} << 47)) return false;
   if (backend().holder(reinterpret_cast<void*>(word))) return false;
   void* page = reinterpret_cast<void*>(word & ~uint64_t{4095});
   return msync(page, 1, MS_ASYNC) == 0;  // fails where nothing is mapped
