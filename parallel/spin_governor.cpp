@@ -41,8 +41,7 @@ bool SpinPolicy::brief(double share) {
   constexpr int kCalmAfterContention = 20;
   if (share < 0 || share > kContention) {
     calm_ = 0;
-    if (share > kContention && calm_needed_ != kCalmAfterContention)
-      calm_needed_ = kCalmAfterContention;
+    if (share > kContention) calm_needed_ = kCalmAfterContention;
     return true;
   }
   calm_ = std::min(calm_ + 1, calm_needed_);
