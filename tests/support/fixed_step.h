@@ -8,6 +8,7 @@
 #include "core/optim/adamw.h"
 #include "models/decoder.h"
 #include "parallel/mesh.h"
+#include "train/run_state.h"
 #include "train/training_step.h"
 
 namespace adagate::fixed_step {
@@ -89,10 +90,9 @@ class Trainer {
   }
   ParameterStore& store() { return store_; }
   // Values and moments, as a checkpoint has them.
-  std::vector<StateTensor> states() const {
-    std::vector<StateTensor> all = adamw_.states();
-    for (Parameter* p : store_.parameters())
-      all.push_back(state_tensor("value/" + p->name(), p->master(), p->spec().shard));
+  std::vector<StateTensor> states() {
+    std::vector<StateTensor> all = model_states(store_, model_);
+    for (StateTensor& moment : adamw_.states()) all.push_back(std::move(moment));
     return all;
   }
   Decoder& model() { return model_; }

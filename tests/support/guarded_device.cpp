@@ -241,22 +241,6 @@ struct Kept {
   }
 };
 
-void watch_for_faults();
-
-template <class Args>
-void GuardedBackend::launch_later(void* queue, const void* args) {
-  watch_for_faults();  // again: Catch2 takes the signal for itself at the start of each test case
-  const Args& given = *static_cast<const Args*>(args);
-  refuse_host_pointers(given);
-  auto* arena = static_cast<Arena*>(queue);
-  arena->launched_ = Args::kKernel.data();
-  backend().count(Args::kKernel);
-  arena->push({Args::kKernel.data(), [kept = std::make_shared<Kept<Args>>(given)] {
-                 CpuStream cpu;
-                 launch(cpu, kept->args);
-               }});
-}
-
 void say(const char* text) {
   [[maybe_unused]] auto written = write(STDERR_FILENO, text, std::strlen(text));
 }
@@ -280,6 +264,20 @@ void watch_for_faults() {
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_NODEFER;
   sigaction(SIGSEGV, &action, nullptr);
+}
+
+template <class Args>
+void GuardedBackend::launch_later(void* queue, const void* args) {
+  watch_for_faults();  // again: Catch2 takes the signal for itself at the start of each test case
+  const Args& given = *static_cast<const Args*>(args);
+  refuse_host_pointers(given);
+  auto* arena = static_cast<Arena*>(queue);
+  arena->launched_ = Args::kKernel.data();
+  backend().count(Args::kKernel);
+  arena->push({Args::kKernel.data(), [kept = std::make_shared<Kept<Args>>(given)] {
+                 CpuStream cpu;
+                 launch(cpu, kept->args);
+               }});
 }
 
 }  // namespace
