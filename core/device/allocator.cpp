@@ -66,10 +66,10 @@ void to_system(void* block, size_t bytes) {
 
 class Pool {
  public:
-  CpuBlock allocate(size_t bytes) {
+  MemoryBlock allocate(size_t bytes) {
     size_t size = size_class(bytes);
     std::lock_guard lock(mutex_);
-    CpuBlock block = take_free(size);
+    MemoryBlock block = take_free(size);
     if (!block.data) block = ask_system(size, bytes);
     stats_.allocations++;
     stats_.bytes_handed_out += static_cast<int64_t>(bytes);
@@ -78,7 +78,7 @@ class Pool {
     return block;
   }
 
-  void release(CpuBlock block) {
+  void release(MemoryBlock block) {
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<int64_t>(block.capacity);
     free_[class_index(block.capacity)].push_back(block);
@@ -101,18 +101,18 @@ class Pool {
 
  private:
   // Empty when no free block fits.
-  CpuBlock take_free(size_t size) {
+  MemoryBlock take_free(size_t size) {
     size_t first = class_index(size), last = std::min(first + kLargerClasses, kClasses - 1);
     for (size_t i = first; i <= last; ++i) {
       if (free_[i].empty()) continue;
-      CpuBlock block = free_[i].back();
+      MemoryBlock block = free_[i].back();
       free_[i].pop_back();
       return block;
     }
     return {};
   }
 
-  CpuBlock ask_system(size_t size, size_t bytes) {
+  MemoryBlock ask_system(size_t size, size_t bytes) {
     void* data = from_system(size);
     if (!data && trim() > 0) data = from_system(size);
     if (!data) {
@@ -129,7 +129,7 @@ class Pool {
   int64_t trim() {
     int64_t given_back = 0;
     for (auto& blocks : free_) {
-      for (const CpuBlock& block : blocks) {
+      for (const MemoryBlock& block : blocks) {
         to_system(block.data, block.capacity);
         given_back += static_cast<int64_t>(block.capacity);
       }
@@ -140,7 +140,7 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::array<std::vector<CpuBlock>, kClasses> free_;  // by class
+  std::array<std::vector<MemoryBlock>, kClasses> free_;  // by class
   AllocatorStats stats_;
 };
 
@@ -152,10 +152,10 @@ Pool& pool() {
 
 }  // namespace
 
-CpuBlock allocate_cpu(size_t bytes) {
+MemoryBlock allocate_cpu(size_t bytes) {
   return pool().allocate(bytes);
 }
-void release_cpu(CpuBlock block) {
+void release_cpu(MemoryBlock block) {
   pool().release(block);
 }
 AllocatorStats allocator_stats() {

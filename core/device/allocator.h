@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/device/memory_block.h"
+
 namespace adagate {
 
 struct AllocatorStats {
@@ -16,16 +18,11 @@ struct AllocatorStats {
   int64_t bytes_handed_out = 0;  // in those blocks: grows with every temporary and copy
 };
 
-struct CpuBlock {
-  void* data = nullptr;
-  size_t capacity = 0;  // at least the bytes asked for
-};
-
 // CPU memory, 64-byte aligned, contents undefined. Blocks of 1 MiB and more are backed by huge
 // pages where the system offers them. Thread-safe. Throws Error naming the size when memory is
 // exhausted.
-CpuBlock allocate_cpu(size_t bytes);
-void release_cpu(CpuBlock block);
+MemoryBlock allocate_cpu(size_t bytes);
+void release_cpu(MemoryBlock block);
 
 AllocatorStats allocator_stats();
 void reset_peak_memory();

@@ -10,17 +10,13 @@
 #include <string_view>
 
 #include "core/device/device.h"
+#include "core/device/memory_block.h"
 
 namespace adagate {
 
 // Raised with every change of Backend or of what an Args struct means; changes of its size are
 // noticed by themselves.
 constexpr uint32_t kBackendAbi = 1;
-
-struct DeviceBlock {
-  void* data = nullptr;
-  size_t capacity = 0;  // at least the bytes asked for
-};
 
 enum class CopyKind : uint8_t { to_device, to_host, on_device };
 
@@ -36,8 +32,8 @@ class Backend {
   virtual int devices() const = 0;
 
   // Contents undefined. Throws Error naming the size when memory is exhausted.
-  virtual DeviceBlock allocate(size_t bytes, int index) = 0;
-  virtual void release(DeviceBlock block, int index) = 0;
+  virtual MemoryBlock allocate(size_t bytes, int index) = 0;
+  virtual void release(MemoryBlock block, int index) = 0;
 
   // The calling thread's queue on a device.
   virtual void* queue(int index) = 0;

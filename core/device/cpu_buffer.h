@@ -9,7 +9,7 @@ namespace adagate {
 
 class CpuBuffer {
  public:
-  explicit CpuBuffer(size_t bytes) : block_(bytes ? allocate_cpu(bytes) : CpuBlock{}) {}
+  explicit CpuBuffer(size_t bytes) : block_(bytes ? allocate_cpu(bytes) : MemoryBlock{}) {}
   ~CpuBuffer() {
     if (block_.data) release_cpu(block_);
   }
@@ -22,7 +22,7 @@ class CpuBuffer {
   }
 
  private:
-  CpuBlock block_;
+  MemoryBlock block_;
 };
 
 }  // namespace adagate

@@ -6,11 +6,8 @@
 namespace adagate {
 
 std::shared_ptr<Storage> Storage::allocate(size_t bytes, Device device) {
-  if (device.is_cpu()) {
-    CpuBlock block = allocate_cpu(bytes);
-    return std::make_shared<Storage>(Key{}, block.data, bytes, device, nullptr, block.capacity);
-  }
-  DeviceBlock block = backend_of(device).allocate(bytes, device.index);
+  MemoryBlock block =
+      device.is_cpu() ? allocate_cpu(bytes) : backend_of(device).allocate(bytes, device.index);
   return std::make_shared<Storage>(Key{}, block.data, bytes, device, nullptr, block.capacity);
 }
 

@@ -49,27 +49,27 @@ TEST_CASE("a block given back serves requests of its size and somewhat less", "[
   trim_allocator();
   for (size_t size : {size_t{6000}, size_t{12} << 20, size_t{100} << 20}) {
     INFO(size);
-    CpuBlock block = allocate_cpu(size);
+    MemoryBlock block = allocate_cpu(size);
     REQUIRE(block.capacity >= size);
     CHECK(reinterpret_cast<uintptr_t>(block.data) % 64 == 0);
     release_cpu(block);
 
     Since since;
-    CpuBlock same = allocate_cpu(size);
+    MemoryBlock same = allocate_cpu(size);
     CHECK(same.data == block.data);
     release_cpu(same);
-    CpuBlock smaller = allocate_cpu(size / 3 * 2);
+    MemoryBlock smaller = allocate_cpu(size / 3 * 2);
     CHECK(smaller.data == block.data);
     CHECK(smaller.capacity == block.capacity);  // it goes back whole
     release_cpu(smaller);
     CHECK(since.system_calls() == 0);
 
     // Not for a fraction: that would hold a large block for a small tensor.
-    CpuBlock fraction = allocate_cpu(size / 4);
+    MemoryBlock fraction = allocate_cpu(size / 4);
     CHECK(since.system_calls() == 1);
     release_cpu(fraction);
     // Nor for more than it holds.
-    CpuBlock larger = allocate_cpu(size * 5 / 4);
+    MemoryBlock larger = allocate_cpu(size * 5 / 4);
     CHECK(larger.capacity >= size * 5 / 4);
     CHECK(since.system_calls() == 2);
     std::memset(larger.data, 1, size * 5 / 4);
@@ -83,7 +83,7 @@ TEST_CASE("every size gets a block that holds it with at most an eighth to spare
   trim_allocator();
   for (size_t size = 1; size < 900'000; size = size * 17 / 16 + 1) {
     Since since;
-    CpuBlock block = allocate_cpu(size);
+    MemoryBlock block = allocate_cpu(size);
     INFO(size << " bytes in " << block.capacity);
     CHECK(block.capacity >= size);
     CHECK(block.capacity < size + std::max<size_t>(size / 8, 64));
@@ -98,9 +98,9 @@ TEST_CASE("sizes that vary from step to step need no new blocks once the largest
           "[allocator]") {
   trim_allocator();
   auto step = [](size_t rows) {
-    std::vector<CpuBlock> blocks;
+    std::vector<MemoryBlock> blocks;
     for (size_t width : {512, 2048, 2048, 512}) blocks.push_back(allocate_cpu(rows * width));
-    for (const CpuBlock& block : blocks) release_cpu(block);
+    for (const MemoryBlock& block : blocks) release_cpu(block);
   };
   step(256);
   Since since;
@@ -114,14 +114,14 @@ TEST_CASE("where memory ends, blocks that nobody uses are given up before an err
           "[allocator]") {
   trim_allocator();
   constexpr size_t kMiB = size_t{1} << 20;
-  std::vector<CpuBlock> blocks;
+  std::vector<MemoryBlock> blocks;
   for (int i = 0; i < 6; ++i) blocks.push_back(allocate_cpu(64 * kMiB));
-  for (const CpuBlock& block : blocks) release_cpu(block);
+  for (const MemoryBlock& block : blocks) release_cpu(block);
   {
     AddressLimit limit(32 * kMiB);
     REQUIRE(limit.set());
     // Fits into none of the blocks, and not beside them.
-    CpuBlock large = allocate_cpu(300 * kMiB);
+    MemoryBlock large = allocate_cpu(300 * kMiB);
     CHECK(large.capacity >= 300 * kMiB);
     release_cpu(large);
     CHECK_THROWS_WITH(allocate_cpu(3000 * kMiB), Catch::Contains("out of memory: 3000.0 MiB"));

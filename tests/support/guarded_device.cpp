@@ -40,7 +40,7 @@ class Arena {
     return address >= base_ && address < base_ + kArenaBytes;
   }
 
-  DeviceBlock allocate(size_t bytes) {
+  MemoryBlock allocate(size_t bytes) {
     size_t size = std::max(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
     std::lock_guard lock(mutex_);
     auto& free = free_[size];
@@ -58,7 +58,7 @@ class Arena {
     return {data, size};
   }
 
-  void release(DeviceBlock block) {
+  void release(MemoryBlock block) {
     std::lock_guard lock(mutex_);
     free_[block.capacity].push_back(static_cast<std::byte*>(block.data));
   }
@@ -125,8 +125,8 @@ class GuardedBackend final : public Backend {
   }
 
   int devices() const override { return kGuardedDevices; }
-  DeviceBlock allocate(size_t bytes, int index) override { return arena(index).allocate(bytes); }
-  void release(DeviceBlock block, int index) override { arena(index).release(block); }
+  MemoryBlock allocate(size_t bytes, int index) override { return arena(index).allocate(bytes); }
+  void release(MemoryBlock block, int index) override { arena(index).release(block); }
   void* queue(int index) override { return &arena(index); }
 
   void copy(void* to, const void* from, size_t bytes, CopyKind kind, int index) override {

@@ -19,8 +19,8 @@ void fill(void*, const void* args) {
 class PluginBackend final : public Backend {
  public:
   int devices() const override { return 2; }
-  DeviceBlock allocate(size_t bytes, int) override { return {std::malloc(bytes + 1), bytes + 1}; }
-  void release(DeviceBlock block, int) override { std::free(block.data); }
+  MemoryBlock allocate(size_t bytes, int) override { return {std::malloc(bytes + 1), bytes + 1}; }
+  void release(MemoryBlock block, int) override { std::free(block.data); }
   void* queue(int) override { return nullptr; }
   void copy(void* to, const void* from, size_t bytes, CopyKind, int) override {
     std::memcpy(to, from, bytes);
