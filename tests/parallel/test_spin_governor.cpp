@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
+#ifdef _OPENMP  // the builds of the sanitizers of threads and of the guards have no teams
 // Seconds on cores that a team of two takes for waiting: the first of it works apart for 2 ms after
 // each of 25 regions.
 double cost_of_waiting() {
@@ -30,6 +31,7 @@ double cost_of_waiting() {
   return static_cast<double>(after.tv_sec - before.tv_sec) +
          static_cast<double>(after.tv_nsec - before.tv_nsec) * 1e-9;
 }
+#endif
 
 bool becomes(SpinGovernor& governor, bool brief) {
   for (int i = 0; i < 2000 && governor.brief() != brief; ++i) std::this_thread::sleep_for(5ms);
@@ -53,6 +55,7 @@ TEST_CASE("spin governor: where the system tells nothing, waits are short") {
   for (int i = 0; i < 100; ++i) CHECK(policy.brief(-1));
 }
 
+#ifdef _OPENMP
 // Tests run with OMP_WAIT_POLICY, which libgomp reads once, while it is loaded: so this one is run
 // in a process of its own, by the next.
 TEST_CASE("how long a team waits awake", "[.spinning]") {
@@ -75,6 +78,7 @@ TEST_CASE("spin governor: a sleeping team makes the others' waits short") {
       "env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT '" + itself + "' '[.spinning]' >&2";
   CHECK(std::system(command.c_str()) == 0);
 }
+#endif
 
 TEST_CASE("spin governor: follows what its threads wait") {
   std::atomic<bool> contended = true;
