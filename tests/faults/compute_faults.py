@@ -119,7 +119,7 @@ COMPUTE_FAULTS = [
           "core/ops/linear_cross_entropy.cpp",
           "if (dx && !all) spread_rows(drows, dx, index);",
           "if (dx && !all) spread_rows(drows, dx, valid.index);", "^core$"),
-    Fault("column sums: every 64 columns are the first ones", "core/ops/cpu/column_sums.h",
+    Fault("column sums: every 64 columns are the first ones", "core/ops/cpu/row_blocks.h",
           "const C* row = partial + b * stride + begin;", "const C* row = partial + b * stride;",
           "^core$"),
     Fault("gate: experts past the eighth get the gradient of the first ones",

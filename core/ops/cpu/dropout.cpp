@@ -4,7 +4,7 @@
 #include "core/ops/dropout.h"
 
 #include "core/base/threads.h"
-#include "core/ops/cpu/column_sums.h"
+#include "core/ops/cpu/row_blocks.h"
 #include "core/ops/cpu/vector_functions.h"
 
 namespace adagate {
