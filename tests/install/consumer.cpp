@@ -2,7 +2,7 @@
 
 #include "core/base/error.h"
 #include "parallel/mesh.h"
-#include "train/schedule.h"
+#include "train/config/duration.h"
 
 int main() {
   adagate::Mesh mesh = adagate::make_self_mesh();

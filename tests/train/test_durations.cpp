@@ -1,6 +1,6 @@
 // Durations in steps, tokens and epochs where epochs differ in steps.
 #include "tests/support/catch.h"
-#include "train/schedule.h"
+#include "train/config/duration.h"
 
 namespace adagate {
 namespace {

@@ -1,8 +1,8 @@
 // The learning rate against the rates of the reference runs and by hand.
 #include "tests/support/catch.h"
 #include "tests/support/reference_fixture.h"
+#include "train/config/duration.h"
 #include "train/learning_rate.h"
-#include "train/schedule.h"
 
 namespace adagate::test {
 

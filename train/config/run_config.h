@@ -9,7 +9,7 @@
 #include "core/optim/optimizer_config.h"
 #include "models/model_config.h"
 #include "moe/moe_config.h"
-#include "train/schedule.h"
+#include "train/config/duration.h"
 
 namespace adagate {
 

@@ -1,4 +1,4 @@
-#include "train/schedule.h"
+#include "train/config/duration.h"
 
 #include <algorithm>
 #include <charconv>
