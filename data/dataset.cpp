@@ -16,7 +16,7 @@ TokenDataset::TokenDataset(const TokenView& view, int64_t sequence)
   check(view.size() >= 2,
         "token file {}: holds {} token, at least 2 are needed to learn what follows; use more text",
         view.name(), view.size());
-  size_ = (view.size() - 2) / sequence + 1;  // of size - 1 targets, rounded up
+  size_ = windows(view.size(), sequence);
 }
 
 Sample TokenDataset::get(int64_t id) const {

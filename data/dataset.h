@@ -53,6 +53,9 @@ class DatasetRange : public Dataset {
 // as targets the tokens one further. The last window is shorter where the tokens run out.
 class TokenDataset : public Dataset {
  public:
+  // Windows of so many tokens, at least 2: every token but the first is a target of one.
+  static int64_t windows(int64_t tokens, int64_t sequence) { return (tokens - 2) / sequence + 1; }
+
   // Throws Error if there are fewer than 2 tokens or sequence < 1.
   TokenDataset(TokenFile file, int64_t sequence);
   // Over a view whose bytes outlive the data set.

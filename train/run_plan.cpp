@@ -45,12 +45,12 @@ TextPlan plan_text(const std::string& path, const Tokenizer& tokenizer) {
   return plan;
 }
 
-// As TokenDataset counts them: windows of `context` targets; -1: not known.
+// -1: not known.
 int64_t samples_of(const TextPlan& text, int64_t context) {
   if (text.tokens < 0) return -1;
   check(text.tokens >= 2, "{} holds {}, at least 2 are needed", text.path,
         counted(text.tokens, "token"));
-  return (text.tokens - 2) / context + 1;
+  return TokenDataset::windows(text.tokens, context);
 }
 
 void plan_data(RunPlan& plan, const Tokenizer& tokenizer) {
@@ -71,9 +71,8 @@ void plan_data(RunPlan& plan, const Tokenizer& tokenizer) {
   if (plan.validation_samples > 0 && c.train.evaluate_samples > 0)
     plan.validation_samples = std::min(plan.validation_samples, c.train.evaluate_samples);
   if (plan.samples >= 0) {
-    int64_t whole = plan.samples / c.train.batch;
-    bool more = c.data.keep_last_batch && plan.samples % c.train.batch != 0;
-    plan.steps_per_epoch = std::max<int64_t>(1, whole + (more ? 1 : 0));
+    Sampler sampler(sampler_config(c), plan.samples);
+    plan.steps_per_epoch = sampler.steps_in(0);
   }
   bool by_epochs = c.train.length.unit() == Duration::Unit::epochs;
   if (by_epochs && plan.steps_per_epoch < 0) return;

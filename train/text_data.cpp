@@ -80,6 +80,13 @@ int64_t held_out_samples(const RunConfig& config, int64_t samples) {
   return held_out;
 }
 
+SamplerConfig sampler_config(const RunConfig& config) {
+  return {.seed = static_cast<uint64_t>(config.seed),
+          .batch = {.size = config.train.batch, .drop_last = !config.data.keep_last_batch},
+          .accumulation = config.train.accumulation,
+          .shuffle = config.data.shuffle};
+}
+
 void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer) {
   int64_t& vocabulary = config.model.vocabulary;
   check(vocabulary == 0 || vocabulary >= tokenizer.vocabulary_size(),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/sampler.h"
 #include "data/tokenizer.h"
 #include "parallel/communicator.h"
 #include "train/config/run_config.h"
@@ -22,6 +23,9 @@ void check_text_file(const std::string& path);
 // Of `samples` of data.train, those at its end that data.validation_share holds out; at least 1.
 // Throws Error when none would be left to train on.
 int64_t held_out_samples(const RunConfig& config, int64_t samples);
+
+// How the samples are gathered into steps: batches of train.batch.
+SamplerConfig sampler_config(const RunConfig& config);
 
 // Fills in model.vocabulary if it is 0; throws Error if it is smaller than the tokenizer's.
 void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer);

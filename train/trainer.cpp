@@ -75,12 +75,9 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   data_ = open_run_data(config_, *tokenizer_, output_->cache(), *mesh_.world, CacheShared::by_all,
                         &output_->made());
   if (options_.samples) samples_ = options_.samples(*data_.train);
-  BatchRule by_samples{.size = config_.train.batch, .drop_last = !config_.data.keep_last_batch};
-  loader_ = std::make_unique<DataLoader>(samples_ ? *samples_ : *data_.train,
-                                         SamplerConfig{.seed = static_cast<uint64_t>(config_.seed),
-                                                       .batch = options_.batch.value_or(by_samples),
-                                                       .accumulation = config_.train.accumulation,
-                                                       .shuffle = config_.data.shuffle},
+  SamplerConfig sampler = sampler_config(config_);
+  if (options_.batch) sampler.batch = *options_.batch;
+  loader_ = std::make_unique<DataLoader>(samples_ ? *samples_ : *data_.train, sampler,
                                          mesh_.world->rank(), mesh_.world->size(),
                                          static_cast<int>(config_.data.prefetch));
   plan_steps();

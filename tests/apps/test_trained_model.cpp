@@ -202,6 +202,8 @@ TEST_CASE("train --dry-run: tokenizer, data, start and output are checked, nothi
            {"--set model.width=100000 --set model.layers=1000", "out of memory before it starts"},
            {"--set model.width=1000000 --set model.layers=10000 --set moe.experts=65536",
             "model.width is 1000000, model.layers 10000 and moe.experts 65536: about "},
+           {"--set train.batch=91 --set data.keep_last_batch=false",
+            "data.train has 90 samples, no whole batch of 91: lower train.batch or keep"},
            {"--set train.batch=1000000000 --set model.context=10000000",
             "train.batch is 1000000000, but model.context is 10000000: that is "}}) {
     CAPTURE(options);
