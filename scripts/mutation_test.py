@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Does the test-suite notice faults? Plants those of tests/faults/faults.py one by one.
 
-Works on a copy of the sources under build/mutation: there every fault is planted, built, and the
+Works on copies of the sources under build/mutation*: there every fault is planted, built, and the
 tests named with it are run; at least one must fail. Ends with a table; exit 1 when a fault went
 unnoticed, no longer compiles, or no longer fits the sources.
 """
 import argparse
+import concurrent.futures
 import os
 import pathlib
+import queue
 import re
 import shutil
 import subprocess
@@ -18,9 +20,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "faults"))
 from faults import FAULTS  # noqa: E402
 
-# Laid out like the project itself, so that a compiler cache serves both.
-COPY = ROOT / "build" / "mutation"
-BUILD = COPY / "build" / "cpu-release"
 # What a test whose name begins so runs, where that is not test_NAME.
 PROGRAMS = {"parallel_mpi": "mpi_program", "train_mpi": "layouts_program", "faults": "adagate"}
 SECONDS = 150  # a test that takes longer is stopped, and counts as red
@@ -35,90 +34,115 @@ def stale_faults(faults, root=ROOT):
             yield f"{fault.name}: its text occurs {count} times in {fault.file}, once expected"
 
 
-def copy_sources():
-    """Brings the copy up to date; files that are the same keep their time, so nothing rebuilds."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True,
-                            capture_output=True, text=True).stdout.splitlines()
-    for name in listed:
-        source, copy = ROOT / name, COPY / name
-        if not source.is_file():
-            continue
-        if not copy.is_file() or copy.read_bytes() != source.read_bytes():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            shutil.copymode(source, copy)
-    for folder in ("core", "parallel", "data", "layers", "moe", "bench", "models", "train",
-                   "apps", "tests"):
-        for path in (COPY / folder).rglob("*"):
-            if path.is_file() and str(path.relative_to(COPY)) not in listed:
-                path.unlink()
+class Copy:
+    """The sources once more, with a build of their own: one fault at a time is planted in it."""
+
+    def __init__(self, number, jobs):
+        # Laid out like the project itself, so that a compiler cache serves all.
+        self.root = ROOT / "build" / ("mutation" if number == 0 else f"mutation-{number + 1}")
+        self.build_folder = self.root / "build" / "cpu-release"
+        self.jobs = jobs
+
+    def copy_sources(self):
+        """Brings the copy up to date; files that are the same keep their time: none rebuilds."""
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT,
+                                check=True, capture_output=True, text=True).stdout.splitlines()
+        for name in listed:
+            source, copy = ROOT / name, self.root / name
+            if not source.is_file():
+                continue
+            if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
+                shutil.copymode(source, copy)
+        for folder in ("core", "parallel", "data", "layers", "moe", "bench", "models", "train",
+                       "apps", "tests"):
+            for path in (self.root / folder).rglob("*"):
+                if path.is_file() and str(path.relative_to(self.root)) not in listed:
+                    path.unlink()
+
+    def run(self, command):
+        # The tests' short forms: the faults are meant to turn those red that every run has.
+        environment = {**os.environ, "CCACHE_BASEDIR": str(self.root), "CCACHE_NOHASHDIR": "1",
+                       "ADAGATE_TEST_FULL": "0"}
+        return subprocess.run([str(c) for c in command], capture_output=True, text=True,
+                              cwd=self.root, env=environment, check=False)
+
+    def targets_of(self, regex):
+        """The programs behind the ctest names that match."""
+        listed = self.run(["ctest", "--test-dir", self.build_folder, "-N", "-R", regex]).stdout
+        names = re.findall(r"Test\s+#\d+: (\S+)", listed)
+        prefixed = {n: program for n in names for p, program in PROGRAMS.items()
+                    if n.startswith(p)}
+        return sorted({prefixed.get(n, f"test_{n}") for n in names})
+
+    def build(self, targets):
+        result = self.run(["cmake", "--build", self.build_folder, "-j", self.jobs, "--target",
+                           *targets])
+        return result.returncode == 0, result.stdout + result.stderr
+
+    def shorten_timeouts(self):
+        """ctest's --timeout is for tests without a limit of their own only."""
+        for path in self.build_folder.rglob("CTestTestfile.cmake"):
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r'TIMEOUT "\d+"', f'TIMEOUT "{SECONDS}"', text),
+                            encoding="utf-8")
+
+    def run_tests(self, regex):
+        """(whether all passed, the name of the first that failed)."""
+        self.shorten_timeouts()
+        result = self.run(["ctest", "--test-dir", self.build_folder, "-R", regex,
+                           "--stop-on-failure", "--no-tests=error"])
+        failed = re.search(r"^\s*\d+ - (\S+) \((.*?)\)", result.stdout, re.M)
+        return result.returncode == 0, failed.group(1) if failed else "?"
+
+    def try_fault(self, fault):
+        """(outcome, detail): caught with the test's name, MISSED, or BROKEN: does not compile."""
+        path = self.root / fault.file
+        original = path.read_text(encoding="utf-8")
+        path.write_text(original.replace(fault.find, fault.replace), encoding="utf-8")
+        try:
+            built, output = self.build(self.targets_of(fault.tests))
+            if not built:
+                error = re.search(r"error: .*", output)
+                return "BROKEN", error.group() if error else "does not build"
+            passed, failed = self.run_tests(fault.tests)
+            return ("MISSED", fault.tests) if passed else ("caught", failed)
+        finally:
+            path.write_text(original, encoding="utf-8")
+
+    def prepare(self, regex):
+        """Builds the copy without a fault; says what is wrong, or None. Its tests must pass."""
+        self.copy_sources()
+        configured = self.run(["cmake", "--preset", "cpu-release",
+                               "-DADAGATE_BUILD_TESTS=ON"])
+        if configured.returncode != 0:
+            return configured.stdout + configured.stderr
+        built, output = self.build(self.targets_of(regex))
+        return None if built else output[-4000:]
 
 
-def run(command, **options):
-    # The tests' short forms: the faults are meant to turn those red that every run has.
-    environment = {**os.environ, "CCACHE_BASEDIR": str(COPY), "CCACHE_NOHASHDIR": "1",
-                   "ADAGATE_TEST_FULL": "0"}
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=COPY,
-                          env=environment, check=False, **options)
+def plant(faults, copies):
+    """Plants each fault in the copy that is free next; prints a line for each. How many are not
+    caught."""
+    free = queue.Queue()
+    for copy in copies:
+        free.put(copy)
 
+    def in_free_copy(fault):
+        copy, start = free.get(), time.time()
+        try:
+            return fault, *copy.try_fault(fault), time.time() - start
+        finally:
+            free.put(copy)
 
-def targets_of(regex):
-    """The programs behind the ctest names that match."""
-    listed = run(["ctest", "--test-dir", BUILD, "-N", "-R", regex]).stdout
-    names = re.findall(r"Test\s+#\d+: (\S+)", listed)
-    prefixed = {n: program for n in names for p, program in PROGRAMS.items() if n.startswith(p)}
-    return sorted({prefixed.get(n, f"test_{n}") for n in names})
-
-
-def build(jobs, targets):
-    result = run(["cmake", "--build", BUILD, "-j", jobs, "--target", *targets])
-    return result.returncode == 0, result.stdout + result.stderr
-
-
-def shorten_timeouts():
-    """ctest's --timeout is for tests without a limit of their own only."""
-    for path in BUILD.rglob("CTestTestfile.cmake"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r'TIMEOUT "\d+"', f'TIMEOUT "{SECONDS}"', text), encoding="utf-8")
-
-
-def run_tests(regex):
-    """(whether all passed, the name of the first that failed)."""
-    shorten_timeouts()
-    result = run(["ctest", "--test-dir", BUILD, "-R", regex, "--stop-on-failure",
-                  "--no-tests=error"])
-    failed = re.search(r"^\s*\d+ - (\S+) \((.*?)\)", result.stdout, re.M)
-    return result.returncode == 0, failed.group(1) if failed else "?"
-
-
-def try_fault(fault, jobs):
-    """(outcome, detail): caught with the test's name, MISSED, or BROKEN when it doesn't compile."""
-    path = COPY / fault.file
-    original = path.read_text(encoding="utf-8")
-    path.write_text(original.replace(fault.find, fault.replace), encoding="utf-8")
-    try:
-        built, output = build(jobs, targets_of(fault.tests))
-        if not built:
-            error = re.search(r"error: .*", output)
-            return "BROKEN", error.group() if error else "does not build"
-        passed, failed = run_tests(fault.tests)
-        return ("MISSED", fault.tests) if passed else ("caught", failed)
-    finally:
-        path.write_text(original, encoding="utf-8")
-
-
-def prepare(jobs, regex):
-    """Builds the copy without a fault; its tests must pass. Exits when they don't."""
-    copy_sources()
-    configured = run(["cmake", "--preset", "cpu-release", "-DADAGATE_BUILD_TESTS=ON"])
-    if configured.returncode != 0:
-        sys.exit(configured.stdout + configured.stderr)
-    built, output = build(jobs, targets_of(regex))
-    if not built:
-        sys.exit(output[-4000:])
-    passed, failed = run_tests(regex)
-    if not passed:
-        sys.exit(f"the test {failed} fails without any fault")
+    missed = 0
+    print(f"{'fault':<66} {'seconds':>7}  result", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(len(copies)) as pool:
+        for fault, outcome, detail, seconds in pool.map(in_free_copy, faults):
+            missed += outcome != "caught"
+            print(f"{fault.name:<66} {seconds:7.0f}  {outcome}: {detail}", flush=True)
+    return missed
 
 
 def main():
@@ -128,7 +152,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     parser.add_argument("--check", action="store_true",
                         help="only see whether every fault still fits the sources")
-    parser.add_argument("--jobs", default=str(os.cpu_count()), help="parallel compilers")
+    parser.add_argument("--jobs", default=str(os.cpu_count()), help="faults tried at a time, each in a copy of its own")
     args = parser.parse_args()
     faults = [f for f in FAULTS if (f.sample or not args.sample) and
               (not args.only or re.search(args.only, f.name))]
@@ -142,14 +166,17 @@ def main():
         print(f"faults: {len(faults)} listed, {len(stale)} don't fit the sources")
         return 1 if stale else 0
 
-    prepare(args.jobs, "|".join(sorted({f.tests for f in faults})))
-    print(f"{'fault':<66} {'seconds':>7}  result", flush=True)
-    missed = 0
-    for fault in faults:
-        start = time.time()
-        outcome, detail = try_fault(fault, args.jobs)
-        missed += outcome != "caught"
-        print(f"{fault.name:<66} {time.time() - start:7.0f}  {outcome}: {detail}", flush=True)
+    # A fault is one file to compile, a program to link and a test: each keeps one core busy.
+    count = min(int(args.jobs), len(faults))
+    copies = [Copy(i, max(1, int(args.jobs) // count)) for i in range(count)]
+    regex = "|".join(sorted({f.tests for f in faults}))
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        for problem in filter(None, pool.map(lambda copy: copy.prepare(regex), copies)):
+            sys.exit(problem)
+    passed, failed = copies[0].run_tests(regex)
+    if not passed:
+        sys.exit(f"the test {failed} fails without any fault")
+    missed = plant(faults, copies)
     print(f"{len(faults) - missed} of {len(faults)} faults caught")
     return 1 if missed else 0
 
