@@ -111,6 +111,8 @@ class RankContext {
   std::string describe(int world_rank) const;
   // Those that keep the others waiting, as far as can be known.
   std::vector<int> suspects(int peer) const;
+  // Seconds that this rank lets others speak first.
+  double turn() const;
   void check_processes(const char* what);
   void wait_slowly(Signal& signal, uint32_t target, int peer, const char* what);
 

@@ -152,7 +152,8 @@ def main():
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     parser.add_argument("--check", action="store_true",
                         help="only see whether every fault still fits the sources")
-    parser.add_argument("--jobs", default=str(os.cpu_count()), help="faults tried at a time, each in a copy of its own")
+    parser.add_argument("--jobs", default=str(os.cpu_count()),
+                        help="faults tried at a time, each in a copy of its own")
     args = parser.parse_args()
     faults = [f for f in FAULTS if (f.sample or not args.sample) and
               (not args.only or re.search(args.only, f.name))]
