@@ -7,13 +7,13 @@
 namespace adagate {
 
 Batch make_batch(const Dataset& dataset, std::span<const int64_t> sample_ids,
-                 std::span<const int64_t> row_ids) {
-  check(sample_ids.size() == row_ids.size(), "batch: {} samples and {} rows", sample_ids.size(),
-        row_ids.size());
+                 std::span<const int64_t> places) {
+  check(sample_ids.size() == places.size(), "batch: {} samples and {} rows", sample_ids.size(),
+        places.size());
   Batch batch;
   batch.rows = static_cast<int64_t>(sample_ids.size());
   batch.sample_ids.assign(sample_ids.begin(), sample_ids.end());
-  batch.row_ids.assign(row_ids.begin(), row_ids.end());
+  batch.places.assign(places.begin(), places.end());
   std::vector<Sample> samples;
   samples.reserve(sample_ids.size());
   for (int64_t id : sample_ids) {

@@ -18,13 +18,13 @@ struct Batch {
   std::vector<int32_t> targets;     // [rows, sequence]
   std::vector<int32_t> lengths;     // [rows] without padding
   std::vector<int64_t> sample_ids;  // [rows] global ids in the data set
-  std::vector<int64_t> row_ids;     // [rows] place in the step's global batch: addresses dropout
+  std::vector<int64_t> places;      // [rows] place in the step's global batch: addresses dropout
   int64_t valid_targets = 0;        // targets that count in the loss
 };
 
 // The samples, in the order given, as a batch. Throws Error on a sample whose ids and targets
 // differ in number.
 Batch make_batch(const Dataset& dataset, std::span<const int64_t> sample_ids,
-                 std::span<const int64_t> row_ids);
+                 std::span<const int64_t> places);
 
 }  // namespace adagate

@@ -18,6 +18,7 @@ uint64_t pair_key(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
+// Multiplicative hashing by the golden ratio (Knuth, volume 3, 6.4): ids of neighbours spread out.
 size_t spread(uint64_t key) {
   return (key * 0x9E3779B97F4A7C15ull) >> 24;
 }
@@ -33,6 +34,7 @@ MergeTable::Merge& MergeTable::slot(uint64_t pair) {
 }
 
 void MergeTable::add(int32_t left, int32_t right, uint32_t rank, int32_t token) {
+  // At most half full: a search that ends in an empty slot looks at two on average.
   if (2 * (used_ + 1) > slots_.size()) {
     MergeTable larger(slots_.size());
     for (const Merge& merge : slots_)
@@ -65,6 +67,8 @@ void MergeTable::apply_by_scan(std::vector<int32_t>& symbols) const {
   std::array<const Merge*, kScanLimit> merges;  // of symbols i and i + 1
   size_t count = symbols.size();
   for (size_t i = 0; i + 1 < count; ++i) merges[i] = find(symbols[i], symbols[i + 1]);
+  // The merge learned first goes first, of equal ones the leftmost, as in training; a merge changes
+  // its two neighbours only.
   while (true) {
     size_t best = count;
     uint32_t rank = kNoRank;

@@ -39,7 +39,7 @@ void DataLoader::restart() {
                ranks = ranks_]() mutable {
     StepBatches batches;
     for (const BatchRows& rows : sampler.micro_batches(position, rank, ranks))
-      batches.push_back(make_batch(dataset, rows.sample_ids, rows.row_ids));
+      batches.push_back(make_batch(dataset, rows.sample_ids, rows.places));
     position = sampler.after(position);
     return batches;
   };

@@ -127,7 +127,7 @@ std::vector<BatchRows> Sampler::micro_batches(DataPosition position, int rank, i
     int64_t rows = share / config_.accumulation + (m < share % config_.accumulation);
     for (int64_t i = 0; i < rows; ++i, row += ranks) {
       batches[m].sample_ids.push_back(samples[row]);
-      batches[m].row_ids.push_back(row);
+      batches[m].places.push_back(row);
     }
   }
   return batches;

@@ -26,7 +26,7 @@ struct DataPosition {
 // Rows of one micro-batch of one rank.
 struct BatchRows {
   std::vector<int64_t> sample_ids;
-  std::vector<int64_t> row_ids;  // place in the global batch
+  std::vector<int64_t> places;  // place in the global batch
 };
 
 // Tokens of each sample, by id; shared by the copies of a sampler.

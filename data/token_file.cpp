@@ -282,6 +282,7 @@ void TokenFileWriter::finish() {
   put(&zeros, round_up_8(size) - size);
   for (uint64_t start : document_starts_) put(&start, sizeof start);
   flush();
+  // The header last: until then the file is none, whatever happens.
   header_.payload_hash = XXH3_64bits_digest(hash_->state.get());
   header_.header_hash = header_hash(header_);
   write_fully(&header_, kHeaderSize, 0);

@@ -13,7 +13,7 @@ LossTargets targets_of(const Batch& batch, int64_t vocabulary, Device device) {
 
 TokenRows rows_of(const Batch& batch, Device device) {
   TokenRows rows = padded_rows(batch.lengths, batch.sequence);
-  set_addresses(rows, batch.row_ids);
+  set_addresses(rows, batch.places);
   rows.sample_ids = Tensor::from(std::span<const int64_t>(batch.sample_ids), {batch.rows});
   return rows.to(device);
 }

@@ -6,7 +6,7 @@ namespace adagate {
 namespace {
 
 // Writes dx and dbias from dy; without dropout dx is dy itself and is passed on without a copy.
-void dropout_backward(const Tensor& dy, const DropoutSite& site, const Tensor& row_ids,
+void dropout_backward(const Tensor& dy, const DropoutSite& site, const Tensor& addresses,
                       const Gradient& dx, const Gradient& dbias) {
   GradDestination to_x, to_bias = dbias.destination();
   if (site.active()) {
@@ -19,7 +19,7 @@ void dropout_backward(const Tensor& dy, const DropoutSite& site, const Tensor& r
             DropoutBackwardArgs{.dy = dy.raw(),
                                 .dx = to_x.tensor.raw(),
                                 .dbias = to_bias.tensor.raw(),
-                                .row_ids = site.active() ? row_ids.data<int64_t>() : nullptr,
+                                .addresses = site.active() ? addresses.data<int64_t>() : nullptr,
                                 .rng = site.rng,
                                 .mask = DropoutMask(site.probability),
                                 .accumulate_dx = to_x.accumulate,
@@ -31,45 +31,46 @@ void dropout_backward(const Tensor& dy, const DropoutSite& site, const Tensor& r
 }
 
 Tensor dropout_forward(const Tensor& x, const Tensor& bias, const Tensor& residual,
-                       const DropoutSite& site, const Tensor& row_ids) {
+                       const DropoutSite& site, const Tensor& addresses) {
   Tensor y = empty_like(x);
-  launch_on(x.device(), DropoutArgs{.x = x.raw(),
-                                    .bias = bias.raw(),
-                                    .residual = residual.raw(),
-                                    .y = y.raw(),
-                                    .row_ids = site.active() ? row_ids.data<int64_t>() : nullptr,
-                                    .rng = site.rng,
-                                    .mask = DropoutMask(site.probability),
-                                    .rows = x.rows(),
-                                    .cols = x.cols(),
-                                    .dtype = x.dtype()});
+  launch_on(x.device(),
+            DropoutArgs{.x = x.raw(),
+                        .bias = bias.raw(),
+                        .residual = residual.raw(),
+                        .y = y.raw(),
+                        .addresses = site.active() ? addresses.data<int64_t>() : nullptr,
+                        .rng = site.rng,
+                        .mask = DropoutMask(site.probability),
+                        .rows = x.rows(),
+                        .cols = x.cols(),
+                        .dtype = x.dtype()});
   return y;
 }
 
 }  // namespace
 
-void check_dropout(const char* op, const DropoutSite& site, const Tensor& row_ids, int64_t rows) {
+void check_dropout(const char* op, const DropoutSite& site, const Tensor& addresses, int64_t rows) {
   check(site.probability >= 0 && site.probability < 1,
         "{}: dropout probability {} is outside [0, 1)", op, site.probability);
   if (!site.active()) return;
-  check(row_ids.numel() == rows && row_ids.dtype() == DType::i64,
-        "{}: dropout needs one i64 id for each of {} rows, got {} {}", op, rows, row_ids.numel(),
-        name_of(row_ids.dtype()));
+  check(addresses.numel() == rows && addresses.dtype() == DType::i64,
+        "{}: dropout needs one i64 id for each of {} rows, got {} {}", op, rows, addresses.numel(),
+        name_of(addresses.dtype()));
 }
 
-Tensor dropout(const Tensor& x, const DropoutSite& site, const Tensor& row_ids) {
-  check_dropout("dropout", site, row_ids, x.rows());
+Tensor dropout(const Tensor& x, const DropoutSite& site, const Tensor& addresses) {
+  check_dropout("dropout", site, addresses, x.rows());
   if (!site.active()) return x;
-  Tensor y = dropout_forward(x, {}, {}, site, row_ids);
+  Tensor y = dropout_forward(x, {}, {}, site, addresses);
   if (!tape_needs({&x})) return y;
-  return record("dropout", y, [site, row_ids, dx = Gradient(x)](const Tensor& dy) {
-    dropout_backward(dy, site, row_ids, dx, {});
+  return record("dropout", y, [site, addresses, dx = Gradient(x)](const Tensor& dy) {
+    dropout_backward(dy, site, addresses, dx, {});
   });
 }
 
 Tensor bias_dropout_add(const Tensor& x, const Tensor& bias, const Tensor& residual,
-                        const DropoutSite& site, const Tensor& row_ids) {
-  check_dropout("bias_dropout_add", site, row_ids, x.rows());
+                        const DropoutSite& site, const Tensor& addresses) {
+  check_dropout("bias_dropout_add", site, addresses, x.rows());
   check(x.shape() == residual.shape() && x.dtype() == residual.dtype(),
         "bias_dropout_add: x is {} {}, residual {} {}", name_of(x.dtype()), x.shape(),
         name_of(residual.dtype()), residual.shape());
@@ -78,12 +79,12 @@ Tensor bias_dropout_add(const Tensor& x, const Tensor& bias, const Tensor& resid
           "bias_dropout_add: x has {} columns in {}, bias {} in {}", x.cols(), name_of(x.dtype()),
           bias.numel(), name_of(bias.dtype()));
   }
-  Tensor y = dropout_forward(x, bias, residual, site, row_ids);
+  Tensor y = dropout_forward(x, bias, residual, site, addresses);
   if (!tape_needs({&x, &bias, &residual})) return y;
   return record("bias_dropout_add", y,
-                [site, row_ids, dx = Gradient(x), dbias = Gradient(bias),
+                [site, addresses, dx = Gradient(x), dbias = Gradient(bias),
                  dresidual = Gradient(residual)](const Tensor& dy) {
-                  dropout_backward(dy, site, row_ids, dx, dbias);
+                  dropout_backward(dy, site, addresses, dx, dbias);
                   dresidual.add(dy);
                 });
 }

@@ -31,22 +31,22 @@ struct DropoutMask {
 };
 
 // Throws Error unless 0 <= p < 1 and, when p > 0, there is one i64 id for each of `rows` rows.
-void check_dropout(const char* op, const DropoutSite& site, const Tensor& row_ids, int64_t rows);
+void check_dropout(const char* op, const DropoutSite& site, const Tensor& addresses, int64_t rows);
 
-// y = mask * x / (1 - p); x [rows, D], row_ids i64 [rows] (may be empty when p is 0).
-Tensor dropout(const Tensor& x, const DropoutSite& site, const Tensor& row_ids);
+// y = mask * x / (1 - p); x [rows, D], addresses i64 [rows] (may be empty when p is 0).
+Tensor dropout(const Tensor& x, const DropoutSite& site, const Tensor& addresses);
 
 // y = residual + dropout(x + bias); x, residual [rows, D], bias [D] in x's type or empty.
 Tensor bias_dropout_add(const Tensor& x, const Tensor& bias, const Tensor& residual,
-                        const DropoutSite& site, const Tensor& row_ids);
+                        const DropoutSite& site, const Tensor& addresses);
 
 struct DropoutArgs {
   static constexpr std::string_view kKernel = "dropout";
-  const void* x;           // [rows, cols]
-  const void* bias;        // [cols] or null
-  const void* residual;    // [rows, cols] or null
-  void* y;                 // [rows, cols]
-  const int64_t* row_ids;  // [rows], null without dropout
+  const void* x;             // [rows, cols]
+  const void* bias;          // [cols] or null
+  const void* residual;      // [rows, cols] or null
+  void* y;                   // [rows, cols]
+  const int64_t* addresses;  // [rows], null without dropout
   Rng rng;
   DropoutMask mask;
   int64_t rows, cols;
@@ -55,10 +55,10 @@ struct DropoutArgs {
 
 struct DropoutBackwardArgs {
   static constexpr std::string_view kKernel = "dropout_backward";
-  const void* dy;          // [rows, cols]
-  void* dx;                // [rows, cols] or null
-  void* dbias;             // [cols] or null
-  const int64_t* row_ids;  // [rows], null without dropout
+  const void* dy;            // [rows, cols]
+  void* dx;                  // [rows, cols] or null
+  void* dbias;               // [cols] or null
+  const int64_t* addresses;  // [rows], null without dropout
   Rng rng;
   DropoutMask mask;
   bool accumulate_dx, accumulate_dbias;

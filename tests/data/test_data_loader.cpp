@@ -94,7 +94,7 @@ TEST_CASE("a restored loader goes on exactly, also on other rank counts") {
       for (auto& loader : ranks)
         for (const Batch& batch : loader->next_step())
           for (int64_t row = 0; row < batch.rows; ++row)
-            global.at(batch.row_ids[row]) = batch.sample_ids[row];
+            global.at(batch.places[row]) = batch.sample_ids[row];
       for (int64_t id : global)
         if (id != -2) rebuilt.push_back(id);
     }

@@ -87,7 +87,7 @@ TEST_CASE("a batch is padded to its longest row") {
   CHECK(batch.targets == std::vector<int32_t>{9, 10, 11, -1, 1, 2, 3, 4});
   CHECK(batch.lengths == std::vector<int32_t>{3, 4});
   CHECK(batch.sample_ids == std::vector<int64_t>{2, 0});
-  CHECK(batch.row_ids == std::vector<int64_t>{5, 7});
+  CHECK(batch.places == std::vector<int64_t>{5, 7});
   CHECK(batch.valid_targets == 7);
   CHECK(make_batch(dataset, std::vector<int64_t>{2}, std::vector<int64_t>{0}).sequence == 3);
   Batch empty = make_batch(dataset, {}, {});

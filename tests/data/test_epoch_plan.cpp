@@ -100,8 +100,8 @@ TEST_CASE("sampler: batches by tokens are the same on every number of ranks") {
         Ids dealt(global.size(), -1);
         for (int rank = 0; rank < ranks; ++rank)
           for (const BatchRows& rows : reference.micro_batches(at, rank, ranks))
-            for (size_t i = 0; i < rows.row_ids.size(); ++i)
-              dealt.at(static_cast<size_t>(rows.row_ids[i])) = rows.sample_ids[i];
+            for (size_t i = 0; i < rows.places.size(); ++i)
+              dealt.at(static_cast<size_t>(rows.places[i])) = rows.sample_ids[i];
         CHECK(dealt == global);
       }
       seen.insert(seen.end(), global.begin(), global.end());
@@ -149,7 +149,7 @@ TEST_CASE("data loader: batches by tokens go on exactly, on other rank counts to
     for (auto& loader : ranks)
       for (const Batch& batch : loader->next_step())
         for (int64_t row = 0; row < batch.rows; ++row)
-          global.at(static_cast<size_t>(batch.row_ids[row])) = batch.sample_ids[row];
+          global.at(static_cast<size_t>(batch.places[row])) = batch.sample_ids[row];
     std::erase(global, -1);
     return global;
   };

@@ -47,10 +47,10 @@ TEST_CASE("every rank count sees the same global batches, each sample once an ep
           REQUIRE(static_cast<int64_t>(batches.size()) == c.accumulation);
           int64_t row = rank;
           for (const BatchRows& batch : batches) {
-            REQUIRE(batch.sample_ids.size() == batch.row_ids.size());
-            CHECK(batches[0].row_ids.size() - batch.row_ids.size() <= 1);  // dealt evenly
-            for (size_t i = 0; i < batch.row_ids.size(); ++i, row += ranks) {
-              REQUIRE(batch.row_ids[i] == row);
+            REQUIRE(batch.sample_ids.size() == batch.places.size());
+            CHECK(batches[0].places.size() - batch.places.size() <= 1);  // dealt evenly
+            for (size_t i = 0; i < batch.places.size(); ++i, row += ranks) {
+              REQUIRE(batch.places[i] == row);
               rebuilt.at(row) = batch.sample_ids[i];
             }
           }

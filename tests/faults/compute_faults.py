@@ -157,7 +157,7 @@ COMPUTE_FAULTS = [
           "check(!rows.packed(),", "check(true,", "^layers$"),
 
     Fault("observers are told of places for sample ids", "train/batch_tensors.cpp",
-          "std::span<const int64_t>(batch.sample_ids)", "std::span<const int64_t>(batch.row_ids)",
+          "std::span<const int64_t>(batch.sample_ids)", "std::span<const int64_t>(batch.places)",
           "^train$"),
 
     # The optimizer.

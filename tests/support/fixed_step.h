@@ -57,7 +57,7 @@ inline Batch make_up_batch(const Sizes& sizes, int64_t id) {
     if (sizes.padded && r > 0) length = 1 + (r * 5 + id * 3) % sizes.sequence;
     batch.lengths.push_back(static_cast<int32_t>(length));
     batch.sample_ids.push_back(id * sizes.batch + r);
-    batch.row_ids.push_back(r);
+    batch.places.push_back(r);
     for (int64_t t = 0; t < sizes.sequence; ++t) {
       auto draw = rng.at(static_cast<uint64_t>(r * sizes.sequence + t));
       bool real = t < length;

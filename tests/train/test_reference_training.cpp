@@ -67,7 +67,7 @@ void expect_losses(const ReferenceFixture& fixture, const Setup& setup,
     std::vector<Batch> batches;
     for (const BatchRows& b :
          sampler.micro_batches(position, mesh.world->rank(), mesh.world->size()))
-      batches.push_back(make_batch(rows, b.sample_ids, b.row_ids));
+      batches.push_back(make_batch(rows, b.sample_ids, b.places));
     StepResult result = step.run(batches, i, rate.at(i), false);
     position = sampler.after(position);
     if (!first) continue;

@@ -176,7 +176,7 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
     int64_t rows = 0, targets = 0;
     for (const BatchRows& b :
          sampler.micro_batches(position, mesh.world->rank(), mesh.world->size())) {
-      batches.push_back(make_batch(samples, b.sample_ids, b.row_ids));
+      batches.push_back(make_batch(samples, b.sample_ids, b.places));
       rows += batches.back().rows;
       targets += batches.back().valid_targets;
     }

@@ -14,8 +14,8 @@ namespace {
 template <class C>
 class RowFactors {
  public:
-  RowFactors(const DropoutMask& mask, const Rng& rng, const int64_t* row_ids, int64_t row)
-      : mask_(mask), key_(row_ids ? rng.row_key(static_cast<uint64_t>(row_ids[row])) : 0) {
+  RowFactors(const DropoutMask& mask, const Rng& rng, const int64_t* addresses, int64_t row)
+      : mask_(mask), key_(addresses ? rng.row_key(static_cast<uint64_t>(addresses[row])) : 0) {
     for (int i = 0; i < kLanes<uint32_t>; ++i)
       steps_[i] = static_cast<uint32_t>(i) * Rng::kRowStride;
   }
@@ -40,7 +40,7 @@ class RowFactors {
 template <class T, bool kDrop>
 void forward_row(const DropoutArgs& a, int64_t row) {
   using C = Compute<T>;
-  const RowFactors<C> factors(a.mask, a.rng, a.row_ids, row);
+  const RowFactors<C> factors(a.mask, a.rng, a.addresses, row);
   const T* x = static_cast<const T*>(a.x) + row * a.cols;
   T* y = static_cast<T*>(a.y) + row * a.cols;
   const T* bias = static_cast<const T*>(a.bias);
@@ -57,7 +57,7 @@ void forward_row(const DropoutArgs& a, int64_t row) {
 template <class T, bool kDrop>
 void backward_row(const DropoutBackwardArgs& a, int64_t row, Compute<T>* dbias) {
   using C = Compute<T>;
-  const RowFactors<C> factors(a.mask, a.rng, a.row_ids, row);
+  const RowFactors<C> factors(a.mask, a.rng, a.addresses, row);
   const T* dy = static_cast<const T*>(a.dy) + row * a.cols;
   T* dx = a.dx ? static_cast<T*>(a.dx) + row * a.cols : nullptr;
   const bool accumulate = a.accumulate_dx;
@@ -84,7 +84,7 @@ void backward(const DropoutBackwardArgs& a) {
     if (dbias) std::fill_n(dbias, a.cols, C(0));
     const int64_t end = std::min(a.rows, (b + 1) * kRowBlock);
     for (int64_t row = b * kRowBlock; row < end; ++row) {
-      a.row_ids ? backward_row<T, true>(a, row, dbias) : backward_row<T, false>(a, row, dbias);
+      a.addresses ? backward_row<T, true>(a, row, dbias) : backward_row<T, false>(a, row, dbias);
     }
   }
   finish_column_sums(sums, blocks, a.cols, a.cols, a.dbias, a.dbias_dtype, a.accumulate_dbias);
@@ -97,7 +97,7 @@ void launch(CpuStream&, const DropoutArgs& a) {
 #pragma omp parallel for schedule(static) num_threads(threads_for(a.rows* a.cols))
     for (int64_t row = 0; row < a.rows; ++row) {
       using T = decltype(type);
-      a.row_ids ? forward_row<T, true>(a, row) : forward_row<T, false>(a, row);
+      a.addresses ? forward_row<T, true>(a, row) : forward_row<T, false>(a, row);
     }
   });
 }
