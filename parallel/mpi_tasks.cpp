@@ -35,6 +35,8 @@ void start_exchange(MPI_Comm comm, const std::byte* send, const std::vector<Mess
     for (int64_t at = 0; at < part.bytes; at += kChunkBytes)
       f(part.offset + at, static_cast<int>(std::min(kChunkBytes, part.bytes - at)));
   };
+  // Each rank begins with another partner, so that not all send to the same one at a time. What
+  // arrives has its place before anything is sent: nothing is buffered on the way.
   for (int i = 1; i < size; ++i) {
     int from = (rank + size - i) % size, to = (rank + i) % size;
     in_chunks(in[static_cast<size_t>(from)], [&](int64_t offset, int bytes) {
@@ -94,6 +96,8 @@ void MpiSum::start_piece() {
     start_collect();
 }
 
+// Everybody gets all parts and sums them: one trip of messages in place of two, which is what
+// counts in a short message.
 void MpiSum::start_small() {
   auto bytes = static_cast<int>(bytes_of(count_, dtype_));
   parts_.resize(static_cast<size_t>(bytes) * static_cast<size_t>(size_));
@@ -109,6 +113,7 @@ void MpiSum::start_collect() {
   int64_t own_bytes = bytes_of(last - first, dtype_);
   std::byte* piece = data_ + bytes_of(begin_, dtype_);
   parts_.resize(static_cast<size_t>(own_bytes * size_));
+  // Each rank sums one slice of the piece, for all.
   for (int i = 0; i < size_; ++i) {
     int r = (rank_ + i) % size_;
     std::byte* part = parts_.data() + r * own_bytes;
@@ -146,6 +151,8 @@ void MpiSum::start_spread() {
 }
 
 void MpiSum::combine(const std::byte* parts, int64_t part_count, std::byte* to) {
+  // In the order of ranks, whatever arrived first: the sum is the same to the bit in every run and
+  // with every transport.
   std::vector<const void*> sources;
   for (int r = 0; r < size_; ++r) sources.push_back(parts + r * bytes_of(part_count, dtype_));
   void* destination = to;
@@ -186,6 +193,7 @@ MpiScatter::MpiScatter(MPI_Comm comm, const void* send, void* recv, std::vector<
 }
 
 bool MpiScatter::step() {
+  // As far as messages are there; the rest when progress is made next.
   while (finished(requests_)) {
     if (collecting_) combine_piece();
     if (next_ >= longest_) return true;

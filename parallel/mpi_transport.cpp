@@ -38,11 +38,14 @@ MpiTransport::~MpiTransport() {
 
 template <class Done>
 void MpiTransport::wait_until(const char* what, Done&& done) {
+  // Messages from a rank on another core take microseconds: polling is fastest. Longer waits give
+  // the core to ranks that share it, and then to the system.
   constexpr int kPolls = 200, kYields = 2000, kPollsPerCheck = 500;
   std::optional<WaitingScope> waiting;
   Standstill still;
   for (int64_t i = 0; !done(); ++i) {
     if (i < kPolls) continue;
+    // Another rank may stand in this very call because a sum begun earlier needs this one's part.
     context_->progress();
     if (i < kPolls + kYields) {
       sched_yield();
@@ -56,10 +59,12 @@ void MpiTransport::wait_until(const char* what, Done&& done) {
       context_->check_health(-1, what);
       context_->check_standstill(still, -1, what);
     } catch (const Error& e) {
+      // Said to the others before this rank leaves, who would wait for it else.
       context_->retreat(e.what());
       throw;
     }
   }
+  // A rank that slept has shown itself as waiting; a short wait is work like any other.
   if (!waiting) context_->own_status().beat();
 }
 
@@ -109,6 +114,7 @@ void MpiTransport::all_to_all_v(const AllToAllV& x) {
   check(x.send_rows.size() == n && x.recv_rows.size() == n,
         "all_to_all_v: {} send and {} receive counts in a group of {} ranks", x.send_rows.size(),
         x.recv_rows.size(), n);
+  // What a rank sends to itself is copied: nobody else would notice that the two differ.
   check(x.send_rows[static_cast<size_t>(rank_)] == x.recv_rows[static_cast<size_t>(rank_)],
         "all_to_all_v: rank {0} sends {1} rows to rank {0}, which expects {2}", rank_,
         x.send_rows[static_cast<size_t>(rank_)], x.recv_rows[static_cast<size_t>(rank_)]);
@@ -132,6 +138,7 @@ class MpiRequest final : public Request {
              const char* call)
       : transport_(std::move(transport)), task_(std::move(task)), call_(call) {}
   ~MpiRequest() override {
+    // The peers count on this rank's share. But while an error unwinds the stack they may be gone.
     if (!task_->is_finished() && std::uncaught_exceptions() == 0) try {
         wait();
       } catch (const Error&) {
@@ -180,6 +187,8 @@ std::unique_ptr<Request> MpiTransport::reduce_scatter_async(const void* send, vo
 }
 
 void MpiTransport::progress() {
+  // One at a time, in the order in which all ranks began them: messages of two tasks have the same
+  // tags and would be mixed up.
   while (!tasks_.empty() && tasks_.front()->advance()) tasks_.pop_front();
   if (tasks_.empty()) context_->remove_progress(this);
 }

@@ -12,8 +12,10 @@
 namespace adagate {
 namespace {
 
+// How often the messages of other nodes are looked for: a probe takes about a microsecond.
 constexpr int64_t kServeNs = 5'000'000;
 constexpr int64_t kShowNs = 1'000'000'000;  // a status is so old at most; less with short timeouts
+// A rank that ends waits so long for its last words to be sent.
 constexpr int64_t kFlushNs = 500'000'000;
 constexpr int kTag = 1;
 
@@ -41,6 +43,7 @@ NodeLink::NodeLink(MPI_Comm comm, std::vector<int> first_ranks, FailureRecord* f
       failure_(failure),
       status_(status),
       keep_alive_(std::move(keep_alive)) {
+  // The link tells of failures: when a node is gone it must go silent, not end this rank too.
   MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
   ADAGATE_MPI(MPI_Comm_rank(comm_, &rank_));
   ADAGATE_MPI(MPI_Comm_size(comm_, &size_));
@@ -57,6 +60,7 @@ NodeLink::~NodeLink() {
   flush();
   for (auto* letters : {&statuses_, &others_})
     for (auto& letter : *letters)
+      // Who has not received it until now is gone.
       if (letter && letter->request != MPI_REQUEST_NULL) MPI_Request_free(&letter->request);
   MPI_Comm_free(&comm_);
 }
@@ -135,8 +139,11 @@ void NodeLink::send_status() {
   shown_waiting_ = now.waits_in[0] != '\0';
   for (int r = 0; r < size_; ++r) {
     auto& letter = statuses_[static_cast<size_t>(r)];
+    // MPI reads a letter until it is sent. One that is on its way stays as it is; the next takes
+    // the newer status.
     if (!letter || broken_ || !is_sent(*letter)) continue;
     LinkMessage& shown = letter->message;
+    // Nothing new: silence says that this rank stands still.
     if (shown.beats == now.beats && std::strcmp(shown.waits_in, now.waits_in) == 0) continue;
     shown = now;
     send(r, *letter);

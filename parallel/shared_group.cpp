@@ -42,6 +42,7 @@ CallRecord SharedGroup::describe(Call call, const void* data, int64_t count, DTy
 }
 
 void SharedGroup::wait_all(Signal RankBoard::*signal, uint32_t target, Call call) {
+  // Each rank begins with its neighbour: not all read the same line at once.
   for (int i = 1; i < size(); ++i) {
     int r = (rank_ + i) % size();
     context_->wait(board(r).*signal, target, member(r), name_of_call(call));
@@ -57,6 +58,7 @@ void SharedGroup::compare(const CallRecord& mine, const CallRecord& theirs, int 
 
 void SharedGroup::meet(const CallRecord& record) {
   context_->own_status().beat();
+  // Two records in turn: a fast rank may be in the next call while others still compare this one.
   own().calls[meetings_ & 1] = record;
   own().arrived.raise(++points_);
   wait_all(&RankBoard::arrived, points_, record.call);
@@ -97,6 +99,8 @@ void SharedGroup::barrier() {
 
 void SharedGroup::sum_mapped(const Buffers& buffers) {
   const CallRecord& call = buffers.call;
+  // Each rank sums its slice of all buffers and writes the sum into all of them: every byte is read
+  // once and written once per rank.
   auto [first, last] = slice_of(call.count, rank_, size());
   int64_t offset = bytes_of(first, call.dtype);
   std::vector<void*> parts;
@@ -142,6 +146,7 @@ void SharedGroup::combine_copied(const Buffers& buffers, const std::byte* own_da
 void SharedGroup::sum_copied(const Buffers& buffers, std::byte* data) {
   const CallRecord& call = buffers.call;
   auto [first, last] = slice_of(call.count, rank_, size());
+  // In place: the others read only their own slices of this buffer until all have met.
   combine_copied(buffers, data, first, last - first, data + bytes_of(first, call.dtype));
   leave();
   BusyScope busy(*context_, name_of_call(call.call));
@@ -177,6 +182,7 @@ bool SharedGroup::all_reduce(void* data, int64_t count, DType dtype, ReduceOp op
   CallRecord record = describe(Call::all_reduce, data, count, dtype, op, 0);
   int64_t bytes = bytes_of(count, dtype);
   if (bytes <= RankBoard::kEagerBytes) {
+    // Everyone sums all parts: no second meeting.
     copy_bytes(eager_buffer(rank_), data, bytes);
     meet(record);
     sources_.clear();

@@ -101,6 +101,7 @@ std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
   std::vector<Entry> all(static_cast<size_t>(size()));
   Entry mine{color, key, rank()};
   static_assert(sizeof(Entry) == 24);
+  // As for MPI_Comm_split: ranks of a color, by key and then by their place here.
   all_gather(&mine, all.data(), 3, DType::i64);
 
   std::erase_if(all, [&](const Entry& e) { return e.color != color; });
@@ -123,6 +124,7 @@ std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
     auto leader = static_cast<size_t>(all[0].rank);
     boards = *reinterpret_cast<std::shared_ptr<std::vector<RankBoard>>*>(handles[leader]);
   }
+  // The pointer above is into the first rank's stack: it stays until all have copied.
   barrier();
   auto group = std::make_shared<SharedGroup>(context_, boards->data(), members, new_rank,
                                              std::make_shared<ThreadMemory>(), boards);
@@ -144,6 +146,7 @@ void run_rank(int rank, std::shared_ptr<World> world,
   for (int r = 0; r < ranks; ++r) everyone[static_cast<size_t>(r)] = r;
   auto context = std::make_shared<RankContext>(&world->failure, world->status.data(), ranks,
                                                everyone, rank, world);
+  // More ranks than processors: who spins keeps the one it waits for from running.
   context->set_spinning(ranks <= static_cast<int>(std::thread::hardware_concurrency()));
   bind_status(&context->own_status(), false);
   use_core_share(ranks);
@@ -163,6 +166,7 @@ void run_rank(int rank, std::shared_ptr<World> world,
     if (world->failure.claim(rank, 1, "unknown error"))
       world->first_error = std::current_exception();
   }
+  // Ranks that still wait for this one are told that it will not come.
   context->own_status().left.store(1, std::memory_order_release);
   bind_status(nullptr, false);
 }

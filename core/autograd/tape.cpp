@@ -7,11 +7,13 @@
 namespace adagate {
 namespace {
 
+// Ranks may be threads of one process: each records on a tape of its own.
 thread_local Tape* t_current = nullptr;
 thread_local bool t_recomputing = false;
 
 }  // namespace
 
+// A kernel will write something else into the buffer: it is no longer the constant of a seed.
 GradDestination GradSlot::destination(const Shape& shape, DType dtype, Device device) {
   seed_ = std::numeric_limits<double>::quiet_NaN();
   if (!filled_) {
@@ -26,6 +28,8 @@ GradDestination GradSlot::destination(const Shape& shape, DType dtype, Device de
 
 void GradSlot::add(const Tensor& value) {
   seed_ = std::numeric_limits<double>::quiet_NaN();
+  // Most tensors have one reader: its gradient is taken over as it is. A second one copies first,
+  // in destination().
   if (!filled_ && !fixed_) {
     value_ = value.detach();
     filled_ = true;
@@ -82,11 +86,14 @@ void Tape::replay() {
   NoRecording off;
   std::vector<Tensor> dys;
   while (!nodes_.empty()) {
+    // The node leaves the tape before it runs: the activations that it keeps are free as soon as it
+    // is done, so that memory falls while backward goes on.
     Node node = std::move(nodes_.back());
     nodes_.pop_back();
     dys.clear();
     bool any = node.always;
     for (auto& slot : node.outputs) {
+      // Taken out of its slot: what no other node holds is freed when this one is done.
       any = any || slot->filled();
       dys.push_back(slot->filled() ? slot->take() : Tensor());
     }
@@ -128,10 +135,12 @@ Tensor recompute(const Tensor& x, std::function<Tensor(const Tensor&)> fn) {
     NoRecording off;
     y = fn(x.detach());
   }
+  // The inner tape ends in the slot of x, as one without recomputation does.
   return record("recompute", y, [x, fn = std::move(fn)](const Tensor& dy) {
     Tape inner;
     Tensor again;
     {
+      // Segments may be nested: the flag goes back to what it was.
       bool outer = std::exchange(t_recomputing, true);
       Recording on(inner);
       again = fn(x);

@@ -81,11 +81,14 @@ void AtomicFile::write(const void* data, size_t bytes) {
 }
 
 void AtomicFile::commit() {
+  // Bytes before the name: after a power failure the name must not stand for a file without them.
   if (fsync(fd_) != 0) fail_to_write(path_, errno);
   int fd = std::exchange(fd_, -1);
+  // Network file systems tell of a full disk only now.
   if (close(fd) != 0) fail_to_write(path_, errno);
   if (rename(temporary_.c_str(), path_.c_str()) != 0) fail_to_write(path_, errno);
   committed_ = true;
+  // And the name itself lies in the directory.
   sync_directory(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
 }
 
@@ -140,6 +143,7 @@ std::vector<fs::path> make_directories(const fs::path& path) {
   }
   if (error == 0 && !fs::is_directory(path, ignored)) error = ENOTDIR;
   if (error == 0) return made;
+  // Only what was made here, and only while it is empty.
   for (auto p = made.rbegin(); p != made.rend(); ++p) rmdir(p->c_str());
   fail("can't make the directory {}: {}", path.string(), write_remedy(error));
 }

@@ -33,6 +33,7 @@ struct DecaySpan {
   bool decay;
 };
 
+// One kernel runs over all neighbours that are treated alike, not one for each parameter.
 std::vector<DecaySpan> decay_spans(const FlatGroup& flat) {
   std::vector<DecaySpan> spans;
   for (const Parameter* p : flat.parameters) {
@@ -73,6 +74,9 @@ AdamW::AdamW(ParameterStore& store, const OptimizerConfig& config, const OwnedRa
 }
 
 void AdamW::step(double learning_rate, double gradient_factor) {
+  // The bias corrections 1 - beta^t of Kingma and Ba (2015), Algorithm 1, and the decay of
+  // Loshchilov and Hutter (2019), Algorithm 2, are factors of the whole step: computed once, in
+  // f64.
   steps_++;
   double t = static_cast<double>(steps_);
   for (ParameterGroup g : kAllGroups) {
@@ -137,6 +141,7 @@ StateTensor AdamW::state(const char* kind, Tensor Group::*which, const Parameter
   for (const auto& [range, moment] : group.owned) {
     FlatRange own = common({p.offset(), p.offset() + p.numel()}, range);
     if (own.size() <= 0) continue;
+    // A shard in a checkpoint is one range of elements.
     check(part.numel() == 0, "{}: several ranges of its moments are owned; a checkpoint takes one",
           p.name());
     int64_t first = moment + own.begin - range.begin;

@@ -22,6 +22,7 @@ Tensor from_values(std::span<const T> values, const Shape& shape, DType dtype, D
     copy_from_host(t.raw(), values.data(), t.bytes(), device);
     return t;
   }
+  // Converted there, by a kernel: the bytes travel once, in the type that the host has.
   Tensor same = Tensor::empty(shape, dtype_of<T>(), device);
   copy_from_host(same.raw(), values.data(), same.bytes(), device);
   t.copy_from(same);
@@ -84,6 +85,7 @@ Tensor Tensor::from_storage(std::shared_ptr<Storage> storage, size_t byte_offset
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   check(shape_.rank() > 0 && 0 <= begin && begin <= end && end <= shape_[0],
         "slice [{}, {}) of a tensor of shape {}", begin, end, shape_);
+  // A view of another shape is another value to the tape: it begins without a slot.
   Tensor t = detach();
   int64_t stride = shape_[0] ? numel() / shape_[0] : 0;
   t.offset_ += static_cast<size_t>(begin * stride) * size_of(dtype_);
@@ -127,6 +129,7 @@ Tensor Tensor::to(Device device) const {
 void Tensor::copy_from(const Tensor& source) const {
   check(source.numel() == numel(), "copy of {} into {}", source.shape(), shape_);
   if (source.device() != device()) {
+    // Converted where the source is; only bytes of one type travel between devices.
     Tensor same = source.to(dtype_);
     copy_between(raw(), device(), same.raw(), same.device(), bytes());
     return;
