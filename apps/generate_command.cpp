@@ -11,10 +11,10 @@
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
 #include "core/io/file_kind.h"
+#include "models/generation.h"
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
-#include "train/generation.h"
 #include "train/json_text.h"
 #include "train/saved_model.h"
 

@@ -24,7 +24,7 @@ LAYERS = [
      ["core", "layers", "parallel/communicator.h", "parallel/mesh.h"]),
     ("bench", "kernels, MoE layer and communicator against the machine's limits",
      ["core", "layers", "moe", "parallel"]),
-    ("models", "whole architectures",
+    ("models", "whole architectures; text from a model, token by token",
      ["core", "layers", "moe", "parallel/communicator.h", "parallel/mesh.h"]),
     ("train", "trainer, observers, schedules, checkpoints, metrics",
      ["core", "parallel", "data", "layers", "moe", "models"]),

@@ -4,12 +4,10 @@
 #include <set>
 
 #include "core/nn/parameter_store.h"
+#include "models/generation.h"
 #include "tests/support/catch.h"
-#include "tests/train/tiny_run.h"
-#include "train/generation.h"
 
 using namespace adagate;
-using namespace adagate::tiny;
 
 namespace {
 
@@ -42,14 +40,39 @@ void expect_shares(const SamplingOptions& options, const std::vector<double>& ex
   }
 }
 
+ModelConfig tiny_config(int64_t context, bool modern) {
+  ModelConfig m;
+  if (modern) {
+    m.preset = "modern";
+    m.apply_preset();
+    m.kv_heads = 1;
+    m.feed_forward = 12;
+  }
+  m.layers = 2;
+  m.width = 8;
+  m.heads = 2;
+  m.context = context;
+  m.vocabulary = 23;
+  m.initializer_range = 0.3;
+  return m;
+}
+
+MoeConfig tiny_experts(bool modern) {
+  MoeConfig moe;
+  moe.experts = 4;
+  moe.gate.policy = "adaptive";
+  moe.gate.threshold = 0.1;
+  moe.gate.normalize = modern ? "pair" : "all";
+  moe.gate.combine = modern ? "renormalized" : "raw";
+  return moe;
+}
+
 struct TinyModel {
-  Scenario scenario;
   Decoder model;
   ParameterStore store;
 
-  explicit TinyModel(const Scenario& s)
-      : scenario(s),
-        model(model_config(s), moe_config(s), make_self_mesh()),
+  explicit TinyModel(int64_t context, bool modern = false)
+      : model(tiny_config(context, modern), tiny_experts(modern), make_self_mesh()),
         store(model, {.master = DType::f64, .compute = DType::f64, .allocate_grad = {}}) {
     store.initialize(5);
   }
@@ -119,7 +142,7 @@ TEST_CASE("generation: the tokens that a model without a cache would choose, pas
     for (int64_t context : {1, 3, 8})
       for (size_t prompt_length : {1u, 5u, 8u, 13u}) {
         INFO("modern " << modern << ", context " << context << ", prompt of " << prompt_length);
-        TinyModel tiny({.sequence = context, .modern = modern});
+        TinyModel tiny(context, modern);
         std::vector<int32_t> text;
         for (size_t i = 0; i < prompt_length; ++i) text.push_back(static_cast<int32_t>(i * 7 % 23));
         std::vector<int32_t> fresh =
@@ -139,7 +162,7 @@ TEST_CASE("generation: the tokens that a model without a cache would choose, pas
 }
 
 TEST_CASE("generation: ends at the stop token, tells each token, draws by position") {
-  TinyModel tiny({.sequence = 8});
+  TinyModel tiny(8);
   SamplingOptions options{
       .tokens = 200, .temperature = 1.0, .top_k = 0, .top_p = 1.0, .seed = 3, .stop_token = -1};
   std::vector<int32_t> told,

@@ -1,4 +1,4 @@
-#include "train/generation.h"
+#include "models/generation.h"
 
 #include <algorithm>
 #include <cmath>
