@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "core/nn/parameter.h"
 #include "core/nn/state.h"
 #include "parallel/mesh.h"
 #include "train/manifest.h"
@@ -36,13 +35,5 @@ Manifest read_manifest(const std::filesystem::path& path);
 // be asked for: of `kinds` (kind_of), or of any kind where none is named.
 Manifest load_checkpoint(const std::filesystem::path& path, const std::vector<StateTensor>& states,
                          const Mesh& mesh, std::span<const std::string_view> kinds = {});
-
-// Fills parameters from one plain safetensors file by their global names; the file's and the
-// model's names must be the same set.
-void load_weights(const std::filesystem::path& file, const std::vector<Parameter*>& parameters);
-
-// Writes the parameters' values to one plain safetensors file by their global names. Collective.
-void export_weights(const std::filesystem::path& file, const std::vector<Parameter*>& parameters,
-                    const Mesh& mesh);
 
 }  // namespace adagate

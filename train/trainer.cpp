@@ -9,6 +9,7 @@
 #include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
 #include "core/io/safetensors.h"
+#include "models/weights.h"
 #include "parallel/agree.h"
 #include "parallel/watchdog.h"
 #include "train/config/config_writer.h"

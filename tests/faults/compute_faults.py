@@ -251,4 +251,11 @@ COMPUTE_FAULTS = [
     Fault("generation: top-p keeps a token too few", "models/generation.cpp",
           "reached < options.top_p * total) reached += weight[kept++];",
           "reached + weight[kept] < options.top_p * total) reached += weight[kept++];", "^models$"),
+
+    # Weights as files.
+    Fault("weights: a tensor that the model doesn't know is passed over", "models/weights.cpp",
+          "check(used.count(name) > 0,", "check(true,", "^models$"),
+    Fault("weights: a rank's experts are those of the first", "models/weights.cpp",
+          "p->master().copy_from(p->spec().part_of(whole));",
+          "p->master().copy_from(whole.slice(0, p->master().shape()[0]));", "^models$"),
 ]

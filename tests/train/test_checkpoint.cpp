@@ -289,27 +289,3 @@ TEST_CASE("checkpoint: a failed save leaves the old ones and nothing partial, on
   REQUIRE(failures == 2);
   REQUIRE(load_error(dir / step_name(1)).empty());
 }
-
-TEST_CASE("weights: exported to one file and read back on another layout") {
-  fs::path file = fresh_directory("export") / "weights.safetensors";
-  make_directories(file.parent_path());
-  run_ranks(4, [&](std::shared_ptr<Communicator> world) {
-    Mesh mesh = make_mesh(world, 2);
-    ToyState toy(mesh);
-    toy.fill();
-    export_weights(file, toy.store.parameters(), mesh);
-  });
-  ToyState toy(make_self_mesh());
-  toy.fill();
-  for (auto& t : toy.tensors)
-    if (kind_of(t.name) == "value") t.tensor.fill(0);
-  load_weights(file, toy.store.parameters());
-  REQUIRE(toy.matches());
-
-  std::vector<NamedTensor> more{{"dense", Tensor::zeros({5, 3}, DType::f32)},
-                                {"vector", Tensor::zeros({7}, DType::f32)},
-                                {"experts", Tensor::zeros({kExperts, 2, 3}, DType::f32)},
-                                {"stranger", Tensor::zeros({1}, DType::f32)}};
-  write_safetensors(file, more);
-  REQUIRE_THROWS_WITH(load_weights(file, toy.store.parameters()), Catch::Contains("stranger"));
-}

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "models/weights.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
 

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 
+#include "models/weights.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
