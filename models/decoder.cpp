@@ -80,16 +80,17 @@ std::unique_ptr<FeedForwardLayer> Decoder::make_feed_forward(int64_t block, cons
   }
   int64_t hidden =
       moe_.expert_feed_forward > 0 ? moe_.expert_feed_forward : config_.feed_forward_width();
-  auto layer = std::make_unique<MoeLayer>(MoeLayerConfig{.width = config_.width,
-                                                         .hidden = hidden,
-                                                         .activation = activation,
-                                                         .bias = config_.bias,
-                                                         .initial_stddev = stddev,
-                                                         .output_initial_stddev = output_stddev,
-                                                         .layer = moe_layers(),
-                                                         .moe = moe_,
-                                                         .make_policy = make_policy},
-                                          mesh);
+  auto layer =
+      std::make_unique<MoeLayer>(MoeLayerConfig{.width = config_.width,
+                                                .hidden = hidden,
+                                                .activation = activation,
+                                                .bias = config_.bias,
+                                                .initial_stddev = stddev,
+                                                .output_initial_stddev = output_stddev,
+                                                .layer = static_cast<int64_t>(moe_layers_.size()),
+                                                .moe = moe_,
+                                                .make_policy = make_policy},
+                                 mesh);
   moe_layers_.push_back(layer.get());
   return layer;
 }

@@ -10,10 +10,10 @@
 #include "core/ops/linear_cross_entropy.h"
 #include "layers/embedding.h"
 #include "layers/transformer_block.h"
+#include "models/autoregressive_model.h"
+#include "models/model.h"
 #include "models/model_config.h"
 #include "moe/gating_policy.h"
-#include "moe/moe_config.h"
-#include "moe/routing_step.h"
 #include "parallel/mesh.h"
 
 namespace adagate {
@@ -21,7 +21,7 @@ namespace adagate {
 class MoeLayer;
 
 // Parameters in the order of the flat buffers: embedding, blocks, final_norm, head.
-class Decoder : public Module {
+class Decoder final : public Model, public AutoregressiveModel {
  public:
   // config.vocabulary must be set. `mesh` tells which experts this rank holds; it is kept.
   // `make_policy` makes the gates' policies. Throws Error on impossible sizes.
@@ -41,17 +41,16 @@ class Decoder : public Module {
 
   // Generation: feeds `tokens` (i32 [n]) of one sequence that continues `caches`; returns the
   // logits [1, vocabulary] of the next token. Throws Error past the context.
-  Tensor step(const Tensor& tokens, std::vector<KvCache>& caches);
-  std::vector<KvCache> make_caches() const;
-
-  // Ends an optimizer step whose routing is summed over all ranks: policies with a state move on.
-  void end_step(const RoutingStep& routing);
+  Tensor step(const Tensor& tokens, std::vector<KvCache>& caches) override;
+  std::vector<KvCache> make_caches() const override;
+  int64_t context() const override { return config_.context; }
 
   const ModelConfig& config() const { return config_; }
-  Device device() const;  // of the parameters
-  const MoeConfig& moe_config() const { return moe_; }
-  int64_t moe_layers() const { return static_cast<int64_t>(moe_layers_.size()); }
-  std::vector<int64_t> moe_blocks() const;  // of the MoE layers, from 0
+  Device device() const override;
+  FlopCounts flops() const override { return count_flops(config_, moe_); }
+  const MoeConfig& moe_config() const override { return moe_; }
+  std::vector<int64_t> moe_blocks() const override;
+  void end_step(const RoutingStep& routing) override;
 
  private:
   std::unique_ptr<FeedForwardLayer> make_feed_forward(int64_t block, const Mesh& mesh,

@@ -57,12 +57,12 @@ int32_t sample_token(std::vector<float> logits, const SamplingOptions& options, 
   return order[std::max<size_t>(kept, 1) - 1];
 }
 
-std::vector<int32_t> generate(Decoder& model, const std::vector<int32_t>& prompt,
+std::vector<int32_t> generate(AutoregressiveModel& model, const std::vector<int32_t>& prompt,
                               const SamplingOptions& options,
                               const std::function<void(int32_t)>& on_token) {
   check_options(options);
   check(!prompt.empty(), "the prompt is empty: give at least one character");
-  int64_t context = model.config().context;
+  int64_t context = model.context();
   std::vector<int32_t> text = prompt, fresh;
   auto caches = model.make_caches();
   // Tokens of `text` from `fed` on have not been seen by the model yet.

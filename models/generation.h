@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "models/decoder.h"
+#include "models/autoregressive_model.h"
 
 namespace adagate {
 
@@ -26,7 +26,7 @@ int32_t sample_token(std::vector<float> logits, const SamplingOptions& options, 
 // Continues `prompt`; on_token is called for each new token. When the context is full the older
 // half of it is forgotten. Collective over the ranks that share the model's experts. Returns the
 // new tokens, without the stop token.
-std::vector<int32_t> generate(Decoder& model, const std::vector<int32_t>& prompt,
+std::vector<int32_t> generate(AutoregressiveModel& model, const std::vector<int32_t>& prompt,
                               const SamplingOptions& options,
                               const std::function<void(int32_t)>& on_token = {});
 

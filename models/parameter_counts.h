@@ -1,10 +1,10 @@
-// How many parameters a model has: summed over what it is made of, of which nothing is allocated.
+// How many parameters a model has: summed over what it is made of. Made without a store, none of
+// them is allocated.
 #pragma once
 
 #include <cstdint>
 
-#include "models/model_config.h"
-#include "moe/moe_config.h"
+#include "models/model.h"
 
 namespace adagate {
 
@@ -14,8 +14,7 @@ struct ParameterCounts {
   int64_t experts = 0;  // of the total, those of experts, which expert-parallel ranks share out
 };
 
-// model.vocabulary must be set. Throws Error on impossible sizes.
-ParameterCounts count_parameters(const ModelConfig& model, const MoeConfig& moe,
-                                 double experts_per_token);
+// Of the whole model, which `model` must be: on a mesh of one rank.
+ParameterCounts count_parameters(const Model& model, double experts_per_token);
 
 }  // namespace adagate

@@ -5,11 +5,17 @@
 #include "core/base/bytes_text.h"
 #include "core/base/counted.h"
 #include "core/ops/linear_cross_entropy.h"
-#include "train/flops.h"
+#include "models/decoder.h"
+#include "models/flops.h"
 #include "train/progress.h"
 
 namespace adagate {
 namespace {
+
+// Without a store it takes no memory.
+Decoder planned_model(const RunConfig& c) {
+  return Decoder(c.model, c.moe, make_self_mesh());
+}
 
 // Elements that one block keeps of a token for backward.
 double block_elements(const RunConfig& c, bool sparse) {
@@ -52,7 +58,7 @@ int64_t bounded(double value) {
 
 MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
   bool bf16 = c.precision == "bf16";
-  ParameterCounts counts = count_parameters(c.model, c.moe, 1);
+  ParameterCounts counts = count_parameters(planned_model(c), 1);
   int64_t parameters =
       counts.total - counts.experts + counts.experts / std::max<int64_t>(1, c.parallel.expert);
   // Value, gradient and two moments in fp32, and the bf16 copy.
@@ -75,7 +81,7 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
 }
 
 ParameterCounts planned_parameters(const RunConfig& c) {
-  return count_parameters(c.model, c.moe, c.moe.experts_per_token().expected);
+  return count_parameters(planned_model(c), c.moe.experts_per_token().expected);
 }
 
 double step_flops(const RunConfig& c) {

@@ -14,7 +14,6 @@
 #include "data/text_input.h"
 #include "data/token_file.h"
 #include "data/tokenizer.h"
-#include "models/parameter_counts.h"
 #include "train/earlier_run.h"
 #include "train/memory_check.h"
 #include "train/resume.h"
@@ -128,7 +127,7 @@ void check_output(const RunPlan& plan, const PlanOptions& options) {
 void plan_disk(RunPlan& plan, const fs::path& at) {
   const RunConfig& c = plan.config;
   // Values and two moments in fp32, of all ranks.
-  auto parameters = static_cast<double>(count_parameters(c.model, c.moe, 1).total);
+  auto parameters = static_cast<double>(planned_parameters(c).total);
   plan.checkpoint_bytes = 12 * parameters;
   // While one is being written, those that are kept are still there.
   double kept = static_cast<double>(c.checkpoint.keep) + 1;

@@ -294,7 +294,7 @@ RUN_FAULTS = [
           '{"bytes_sent", layer.rows_sent}', "^train$"),
     Fault("plan: every rank holds all experts", "train/plan_report.cpp",
           "counts.experts / std::max<int64_t>(1, c.parallel.expert)", "counts.experts", "^train$"),
-    Fault("flops: attention's weighted sum is forgotten", "train/flops.cpp",
+    Fault("flops: attention's weighted sum is forgotten", "models/flops.cpp",
           "counts.per_token_pair = 4.0 *",
           "counts.per_token_pair = 2.0 *", "^train$"),
     Fault("saved model: bf16 weights are never read", "train/saved_model.cpp",

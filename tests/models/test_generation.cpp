@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/nn/parameter_store.h"
+#include "models/decoder.h"
 #include "models/generation.h"
 #include "tests/support/catch.h"
 

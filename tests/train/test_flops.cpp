@@ -1,11 +1,11 @@
 // Counts of parameters and operations, and the plan made of them, against the model itself: the
 // parameters that a Decoder really has, and the products that they enter.
 #include "core/base/bytes_text.h"
+#include "models/flops.h"
 #include "models/parameter_counts.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
-#include "train/flops.h"
 #include "train/memory_check.h"
 #include "train/plan_report.h"
 
@@ -90,7 +90,7 @@ TEST_CASE("parameter count: all, and those that a token uses") {
     REQUIRE((experts > 0) == (c.moe.experts > 0));
     int64_t one = experts / std::max<int64_t>(1, c.moe.experts);  // in each of the MoE layers
     for (double taken : {1.0, 1.5, 2.0}) {
-      ParameterCounts counts = count_parameters(c.model, c.moe, taken);
+      ParameterCounts counts = count_parameters(real.decoder, taken);
       CHECK(counts.total == dense + experts);
       CHECK(counts.active == dense + static_cast<int64_t>(taken * static_cast<double>(one)));
     }
@@ -112,7 +112,7 @@ TEST_CASE("operations: two per weight of every product and token, four per head 
                        (p->name() == "embedding.tokens" && !c.model.tie_embeddings);
       if (matrix && !looked_up) per_token += 2 * weights;
     }
-    FlopCounts counts = count_flops(c.model, c.moe);
+    FlopCounts counts = real.decoder.flops();
     CHECK(counts.per_token == per_token);
     if (c.moe.experts > 0) {
       auto layers = static_cast<double>(real.decoder.moe_layers());
@@ -256,7 +256,7 @@ TEST_CASE("plan: shows the counts, the mesh and the step") {
                              config.parallel.expert = 2;
                              config.train.batch = 6;
                            }});
-  ParameterCounts counts = count_parameters(c.model, c.moe, 2);
+  ParameterCounts counts = count_parameters(RealModel(c).decoder, 2);
   REQUIRE(counts.total > 10000);
   std::string text = plan_report(c, 6);
   INFO(text);

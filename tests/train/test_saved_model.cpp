@@ -1,11 +1,11 @@
 // Trained models read from checkpoints, and what `inspect` says of a checkpoint.
 #include "core/io/atomic_file.h"
-#include "models/parameter_counts.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
 #include "train/checkpoint_report.h"
 #include "train/manifest.h"
+#include "train/plan_report.h"
 #include "train/saved_model.h"
 
 namespace adagate {
@@ -87,7 +87,7 @@ TEST_CASE("inspect: tells state, shards and parameters, and which shard is damag
                                                            Catch::Contains("[4, 8, 32]") &&
                                                            Catch::Contains("2 slices"));
   CHECK_THAT(line_of(report, "embedding.tokens"), Catch::Contains("[257, 8]"));
-  int64_t parameters = count_parameters(config.model, config.moe, 1).total;
+  int64_t parameters = planned_parameters(config).total;
   CHECK_THAT(report, Catch::Contains(fmt::format("{} parameters in all", parameters)));
   CHECK_THAT(line_of(report, shard_name(0, 2)), Catch::EndsWith("sound"));
   CHECK_THAT(line_of(report, shard_name(1, 2)), Catch::EndsWith("sound"));

@@ -1,4 +1,4 @@
-#include "train/flops.h"
+#include "models/flops.h"
 
 namespace adagate {
 namespace {
