@@ -1,5 +1,4 @@
 // adagate evaluate: loss and routing of a trained model on a text.
-#include <cmath>
 #include <fmt/format.h>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -20,7 +19,6 @@
 #include "train/observer.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
-#include "train/text_data.h"
 
 namespace adagate {
 namespace {
@@ -43,8 +41,9 @@ nlohmann::ordered_json json_of(const LayerRouting& layer) {
 }
 
 std::string json_report(const EvaluationResult& result, const RoutingStep* routing) {
-  nlohmann::ordered_json json = {
-      {"loss", result.loss}, {"perplexity", std::exp(result.loss)}, {"targets", result.targets}};
+  nlohmann::ordered_json json;
+  for (const Metric& metric : result.metrics) json[std::string(metric.kind.name)] = metric.value;
+  json["targets"] = result.targets;
   if (routing) {
     json["single_expert_share"] = single_expert_share(*routing);
     json["experts_per_token"] = experts_per_token(*routing);
@@ -56,8 +55,9 @@ std::string json_report(const EvaluationResult& result, const RoutingStep* routi
 }
 
 std::string text_report(const EvaluationResult& result, const RoutingStep* routing) {
-  std::string report = fmt::format("loss {:.5f}  perplexity {:.3f}  targets {}\n", result.loss,
-                                   std::exp(result.loss), result.targets);
+  std::string report;
+  for (const Metric& metric : result.metrics) report += text_of(metric, 1) + "  ";
+  report += fmt::format("targets {}\n", result.targets);
   if (!routing) return report;
   RoutingReport table;
   table.add(*routing);
@@ -82,19 +82,18 @@ int run(const Options& options) {
   if (options.data.empty()) {
     data = open_evaluation_data(saved, cache);
   } else {
-    data.validation = open_text(options.data, "--data", *saved.tokenizer,
-                                saved.config.model.context, cache, world, CacheShared::by_node);
+    data.validation =
+        saved.task->data.open_file(options.data, "--data", saved.config, *saved.tokenizer,
+                                   {.folder = cache, .shared = CacheShared::by_node}, world);
   }
   EvaluationPass pass(*data.validation, options.batch, world.rank(), world.size(),
                       options.samples > 0 ? options.samples : -1);
   std::unique_ptr<RoutingStep> routing;
   if (saved.model->moe_layers() > 0) {
-    routing = std::make_unique<RoutingStep>(saved.model->moe_layers(), saved.config.moe.experts,
-                                            saved.config.moe.resolved_balance(),
-                                            saved.model->moe_blocks());
+    routing = std::make_unique<RoutingStep>(routing_step_of(*saved.model));
   }
-  EvaluationResult result =
-      evaluate(*saved.model, pass, saved.mesh, routing.get(), [] { return stop_signal() != 0; });
+  EvaluationResult result = evaluate(*saved.task, *saved.model, pass, saved.mesh, routing.get(),
+                                     [] { return stop_signal() != 0; });
   if (result.stopped) on_all_ranks(world, [] { check_not_stopped("interrupted"); });
   if (launch_from_environment().rank > 0) return 0;
   print_output(options.json ? json_report(result, routing.get())

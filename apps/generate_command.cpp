@@ -39,6 +39,13 @@ std::string json_report(const Options& options, size_t prompt_tokens,
                     {"end_of_text", ended}});
 }
 
+AutoregressiveModel& text_model_of(SavedModel& saved) {
+  auto* model = dynamic_cast<AutoregressiveModel*>(saved.model.get());
+  check(model, "{} was trained for the task {}, whose model writes no text", saved.run.string(),
+        saved.task->name);
+  return *model;
+}
+
 int run(Options options) {
   configure_threads(static_cast<int>(options.threads));
   MpiSession session(start_options(options.ranks));
@@ -55,10 +62,11 @@ int run(Options options) {
                        option("--top-p", s.top_p), option("--seed", s.seed),
                        option("--ignore-end", options.to_the_end)});
   SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
+  AutoregressiveModel& model = text_model_of(saved);
   const Tokenizer& tokenizer = *saved.tokenizer;
   if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
   check(!options.prompt.empty(), "the prompt is empty: give at least one character");
-  int64_t context = saved.config.model.context;
+  int64_t context = model.context();
   options.sampling.never = ids_without_token(tokenizer, saved.config.model.vocabulary);
   std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
   if (static_cast<int64_t>(prompt.size()) > context) {
@@ -67,13 +75,13 @@ int run(Options options) {
   }
   bool speaks = launch_from_environment().rank == 0;
   if (options.json) {
-    auto added = generate(*saved.model, prompt, options.sampling);
+    auto added = generate(model, prompt, options.sampling);
     if (speaks) print_output(json_report(options, prompt.size(), added, tokenizer));
     return 0;
   }
   if (speaks) print_output(options.prompt);
   // A character may be spread over tokens: its bytes are printed as they come, in order.
-  generate(*saved.model, prompt, options.sampling, [&](int32_t token) {
+  generate(model, prompt, options.sampling, [&](int32_t token) {
     if (speaks) print_output(tokenizer.decode(std::span<const int32_t>(&token, 1)));
   });
   if (speaks) print_output("\n");

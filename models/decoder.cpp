@@ -104,10 +104,14 @@ Tensor Decoder::forward(const Tensor& tokens, const StepContext& context, const 
     if (context.gradients_ready) {
       on_backward([&context, &block = *block] { context.gradients_ready(block); });
     }
-    auto run = [&block = *block, &context, &rows](const Tensor& input) {
-      return block.forward(input, context, rows);
-    };
-    x = context.recompute_blocks ? recompute(x, run) : run(x);
+    if (context.recompute_blocks) {
+      // The rows go along: the caller's may be gone when the block is run again.
+      x = recompute(x, [&block = *block, &context, rows](const Tensor& input) {
+        return block.forward(input, context, rows);
+      });
+    } else {
+      x = block->forward(x, context, rows);
+    }
   }
   return final_norm_->forward(x);
 }

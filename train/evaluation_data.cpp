@@ -39,14 +39,14 @@ RunData open_evaluation_data(const SavedModel& saved, const fs::path& cache) {
   if (!kept.empty()) path = kept;
   RunData data;
   try {
-    data = open_validation(config, *saved.tokenizer, cache, world, CacheShared::by_node);
+    DataCache by_node{.folder = cache, .shared = CacheShared::by_node};
+    data = saved.task->data.open_validation(config, *saved.tokenizer, by_node, world);
   } catch (const Error& error) {
     fail("{}; {}name the text to evaluate on with --data", error.what(),
          apart ? "" : "its end is what the run was evaluated on: ");
   }
   on_all_ranks(world, [&] {
-    const TokenDataset& text = apart ? *data.validation_text : *data.train_text;
-    check(hash.empty() || hash_text(text.view().payload_hash()) == hash,
+    check(hash.empty() || (apart ? data.validation_hash : data.train_hash) == hash,
           "{} is {}, whose text is not the one that the run was evaluated on: name that with "
           "--data, or this one, to take it all the same",
           apart ? "data.validation" : "data.train", path);

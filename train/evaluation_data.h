@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "train/saved_model.h"
-#include "train/text_data.h"
+#include "train/task_data.h"
 
 namespace adagate {
 

@@ -42,10 +42,10 @@ std::string tight_memory(const MemoryEstimate& estimate, const MemoryBudget& bud
                      kRemedy);
 }
 
-void check_memory_of_ranks(Communicator& world, const RunConfig& config) {
+void check_memory_of_ranks(Communicator& world, const RunConfig& config, const Task& task) {
   std::string warning;
   on_all_ranks(world, [&] {
-    warning = tight_memory(estimate_memory(config, world.size()),
+    warning = tight_memory(estimate_memory(config, task, world.size()),
                            available_memory(read_launch_environment().local_size));
   });
   int64_t order = warning.empty() ? 0 : world.size() - world.rank();  // highest on the first one

@@ -19,6 +19,6 @@ std::string tight_memory(const MemoryEstimate& estimate, const MemoryBudget& bud
 
 // Collective. tight_memory() of every rank on its host; the first rank that has a warning logs it.
 // config.model.vocabulary must be set.
-void check_memory_of_ranks(Communicator& world, const RunConfig& config);
+void check_memory_of_ranks(Communicator& world, const RunConfig& config, const Task& task);
 
 }  // namespace adagate

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <ctime>
+#include <fmt/format.h>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -57,8 +57,8 @@ ordered_json line_of(const char* type, int64_t step, double elapsed) {
   return {{"step", step}, {"type", type}, {"timestamp", timestamp()}, {"elapsed_seconds", elapsed}};
 }
 
-void add_best(ordered_json& line, const std::optional<BestLoss>& best) {
-  if (best) line["best_validation_loss"] = best->loss;
+void add_best(ordered_json& line, const std::optional<BestMetric>& best) {
+  if (best) line[fmt::format("best_validation_{}", best->kind.name)] = best->value;
 }
 
 ordered_json routing_json(const RoutingStep& routing) {
@@ -165,10 +165,9 @@ void MetricsWriter::on_step(const StepReport& r) {
 
 void MetricsWriter::on_evaluation(const EvaluationReport& r) {
   ordered_json line = line_of("evaluation", r.step, elapsed());
-  line.update({{"validation_loss", r.loss},
-               {"validation_perplexity", std::exp(r.loss)},
-               {"validation_targets", r.targets},
-               {"validation_seconds", r.seconds}});
+  for (const Metric& metric : r.metrics)
+    line[fmt::format("validation_{}", metric.kind.name)] = metric.value;
+  line.update({{"validation_targets", r.targets}, {"validation_seconds", r.seconds}});
   add_best(line, r.best);
   if (r.routing) line["validation_single_expert_share"] = single_expert_share(*r.routing);
   write(line.dump() + "\n");

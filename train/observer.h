@@ -10,7 +10,7 @@
 
 #include "core/base/phase_timer.h"
 #include "moe/routing_step.h"
-#include "train/best_loss.h"
+#include "train/best_metric.h"
 #include "train/config/config_changes.h"
 #include "train/training_step.h"
 
@@ -29,18 +29,20 @@ struct StepReport {
   int64_t peak_memory = 0;                   // bytes of tensors on rank 0
   std::optional<double> parameter_norm;      // not at every step
   const RoutingStep* routing = nullptr;      // null in dense models
-  std::optional<BestLoss> best = {};         // of earlier steps
+  std::optional<BestMetric> best = {};       // of earlier steps
   // This step's own, which come after it, and those of later steps.
   int64_t evaluations_to_come = 0, checkpoints_to_come = 0;
 };
 
 struct EvaluationReport {
   int64_t step = 0;
-  double loss = 0;  // mean cross-entropy per target, nats
+  Metrics metrics = {};
   int64_t targets = 0;
   double seconds = 0;
   const RoutingStep* routing = nullptr;
-  std::optional<BestLoss> best = {};  // with this one
+  std::optional<BestMetric> best = {};  // with this one
+
+  double loss() const { return metric_named(kLossMetric, metrics).value; }
 };
 
 struct CheckpointReport {

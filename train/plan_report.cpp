@@ -5,16 +5,15 @@
 #include "core/base/bytes_text.h"
 #include "core/base/counted.h"
 #include "core/ops/linear_cross_entropy.h"
-#include "models/decoder.h"
-#include "models/flops.h"
 #include "train/progress.h"
+#include "train/task_table.h"
 
 namespace adagate {
 namespace {
 
 // Without a store it takes no memory.
-Decoder planned_model(const RunConfig& c) {
-  return Decoder(c.model, c.moe, make_self_mesh());
+std::unique_ptr<Model> planned_model(const RunConfig& c) {
+  return task_named(c.task).make_model(c, make_self_mesh());
 }
 
 // Elements that one block keeps of a token for backward.
@@ -56,9 +55,9 @@ int64_t bounded(double value) {
 
 }  // namespace
 
-MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
+MemoryEstimate estimate_memory(const RunConfig& c, const Task& task, int ranks) {
   bool bf16 = c.precision == "bf16";
-  ParameterCounts counts = count_parameters(planned_model(c), 1);
+  ParameterCounts counts = count_parameters(*task.make_model(c, make_self_mesh()), 1);
   int64_t parameters =
       counts.total - counts.experts + counts.experts / std::max<int64_t>(1, c.parallel.expert);
   // Value, gradient and two moments in fp32, and the bf16 copy.
@@ -81,7 +80,7 @@ MemoryEstimate estimate_memory(const RunConfig& c, int ranks) {
 }
 
 ParameterCounts planned_parameters(const RunConfig& c) {
-  return count_parameters(planned_model(c), c.moe.experts_per_token().expected);
+  return count_parameters(*planned_model(c), c.moe.experts_per_token().expected);
 }
 
 double step_flops(const RunConfig& c) {
@@ -89,7 +88,7 @@ double step_flops(const RunConfig& c) {
   double assignments = c.moe.experts_per_token().expected *
                        static_cast<double>(c.moe.moe_layers(c.model.layers)) *
                        static_cast<double>(tokens);
-  return training_flops(count_flops(c.model, c.moe), tokens,
+  return training_flops(planned_model(c)->flops(), tokens,
                         c.train.batch * causal_pairs(c.model.context), bounded(assignments));
 }
 
@@ -97,7 +96,7 @@ std::string plan_report(const RunConfig& c, int ranks) {
   double experts = c.moe.experts_per_token().expected;
   std::string_view note = gating_policy_entry(c.moe.gate.policy).plan_note;
   ParameterCounts counts = planned_parameters(c);
-  MemoryEstimate memory = estimate_memory(c, ranks);
+  MemoryEstimate memory = estimate_memory(c, task_named(c.task), ranks);
   int64_t tokens = c.train.batch * c.model.context;
   std::string text = fmt::format(
       "parameters   {} total, {} active per token{}\n"

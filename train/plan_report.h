@@ -5,6 +5,7 @@
 
 #include "models/parameter_counts.h"
 #include "train/config/run_config.h"
+#include "train/task.h"
 
 namespace adagate {
 
@@ -14,7 +15,7 @@ struct MemoryEstimate {
   int64_t activations = 0;  // at most about: what a micro-batch keeps for backward, and its logits
 };
 
-MemoryEstimate estimate_memory(const RunConfig& config, int ranks);
+MemoryEstimate estimate_memory(const RunConfig& config, const Task& task, int ranks);
 
 // Of the whole model; active: with the experts that a token takes as far as the policy tells
 // beforehand.

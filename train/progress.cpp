@@ -1,7 +1,5 @@
 #include "train/progress.h"
 
-#include <cmath>
-
 #include "core/base/counted.h"
 #include "core/base/log.h"
 #include "core/base/standard_output.h"
@@ -27,6 +25,13 @@ void tell(const ExpertEvent& event) {
 
 std::string figure(const char* title, const std::string& text) {
   return fmt::format("{:<16}{}\n", title, text);
+}
+
+// "1.7500 at step 7000": of another metric than the loss with its name.
+std::string best_text(const BestMetric& best) {
+  std::string_view name = best.kind.name == kLossMetric ? "" : best.kind.name;
+  return fmt::format("{}{}{:.{}f} at step {}", name, name.empty() ? "" : " ", best.value,
+                     best.kind.digits, best.step);
 }
 
 }  // namespace
@@ -95,8 +100,9 @@ void ProgressPrinter::on_evaluation(const EvaluationReport& r) {
   time_.add_evaluation(r.seconds);
   evaluation_ = r;
   evaluation_->routing = nullptr;
-  std::string line = fmt::format("step {:>6}  validation loss {:.4f}  perplexity {:.2f}", r.step,
-                                 r.loss, std::exp(r.loss));
+  std::string line = fmt::format("step {:>6}  validation", r.step);
+  for (size_t m = 0; m < r.metrics.size(); ++m)
+    line += (m == 0 ? " " : "  ") + text_of(r.metrics[m]);
   if (r.routing) {
     line += fmt::format("  1-expert {:.1f} %", 100 * single_expert_share(*r.routing));
   }
@@ -122,10 +128,10 @@ std::string ProgressPrinter::summary() const {
   text += figure("loss", fmt::format("{:.4f}", last_.result.loss));
   if (evaluation_) {
     text += figure("validation loss",
-                   fmt::format("{:.4f} at step {}", evaluation_->loss, evaluation_->step));
+                   fmt::format("{:.4f} at step {}", evaluation_->loss(), evaluation_->step));
   }
   if (auto best = evaluation_ ? evaluation_->best : last_.best) {
-    text += figure("best", fmt::format("{:.4f} at step {}", best->loss, best->step));
+    text += figure("best", best_text(*best));
   }
   text += figure("peak memory", fmt::format("{:.0f} MiB of tensors on rank 0",
                                             static_cast<double>(last_.peak_memory) / kMiB));

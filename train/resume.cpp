@@ -105,6 +105,7 @@ void RunRecord::write(TrainingState& state) const {
   state.extra["schedule_from"] = fmt::format("{}", schedule.from);
   state.extra["schedule_end"] = std::to_string(schedule.end);
   state.extra["schedule_held"] = schedule.held ? "1" : "0";
+  if (!own_task.empty()) state.extra["task"] = own_task;
 }
 
 RunRecord RunRecord::read(const TrainingState& state) {
@@ -123,11 +124,12 @@ RunRecord RunRecord::read(const TrainingState& state) {
           .validation_hash = text_in(state, "validation_hash"),
           .tokenizer = text_in(state, "tokenizer"),
           .tokenizer_hash = text_in(state, "tokenizer_hash"),
-          .schedule = schedule_in(state)};
+          .schedule = schedule_in(state),
+          .own_task = text_in(state, "task")};
 }
 
 SavedRun open_saved_run(const fs::path& checkpoint, const RunConfig& config,
-                        const Tokenizer& tokenizer) {
+                        const Tokenizer& tokenizer, const Task& task) {
   Manifest manifest = read_manifest(checkpoint);
   // The tensors alone would not show that their numbers stand for other tokens.
   std::string hash = text_in(manifest.state, "tokenizer_hash");
@@ -149,7 +151,17 @@ SavedRun open_saved_run(const fs::path& checkpoint, const RunConfig& config,
   auto other = with_role(KeyRole::identity, config_changes(saved.config, config, {}));
   check(other.empty(), "{}: resume with that, or start anew in another --output",
         contrast(other, checkpoint));
+  check_task(saved.record, saved.config, task, checkpoint);
   return saved;
+}
+
+void check_task(const RunRecord& record, const RunConfig& config, const Task& task,
+                const fs::path& checkpoint) {
+  const std::string& saved = record.own_task.empty() ? config.task : record.own_task;
+  check(saved == task.name,
+        "{} was trained for the task {}, not {}: go on or read it with that, or start anew in "
+        "another --output",
+        checkpoint.string(), saved, task.name);
 }
 
 void restore_position(const SavedRun& saved, const TrainingState& state, const RunConfig& config,

@@ -10,6 +10,7 @@
 #include "train/config/config_changes.h"
 #include "train/config/run_config.h"
 #include "train/learning_rate.h"
+#include "train/task.h"
 
 namespace adagate {
 
@@ -25,6 +26,8 @@ struct RunRecord {
   std::string validation_hash;  // the same of data.validation; empty: none, or an earlier version
   std::string tokenizer, tokenizer_hash;  // as the config named it, and of its content
   ScheduleSpan schedule;  // end 0: an earlier version saved none, it is train.length's
+  // Of a task beside the table (TrainerOptions::task); empty: it is the config's.
+  std::string own_task = {};
 
   void write(TrainingState& state) const;
   // Throws Error naming what the state lacks.
@@ -47,10 +50,14 @@ struct SavedRun {
 // The order of the samples, i64 [samples], as state of a checkpoint.
 StateTensor order_state(Tensor order);
 
-// Throws Error when a run of `config` with `tokenizer` can't go on from the checkpoint: what
-// differs of tokenizer, model, data order or seed, and the remedy.
+// Throws Error when a run of `config` with `tokenizer` and `task` can't go on from the checkpoint:
+// what differs of tokenizer, task, model, data order or seed, and the remedy.
 SavedRun open_saved_run(const std::filesystem::path& checkpoint, const RunConfig& config,
-                        const Tokenizer& tokenizer);
+                        const Tokenizer& tokenizer, const Task& task);
+
+// Throws Error unless the run that wrote the record, of `config`, was trained for `task`.
+void check_task(const RunRecord& record, const RunConfig& config, const Task& task,
+                const std::filesystem::path& checkpoint);
 
 // Brings the loader, over a text with `data_hash`, to where the saved run stopped. Throws Error
 // when that one read another text, or under another seed or batch.

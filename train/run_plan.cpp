@@ -9,16 +9,14 @@
 
 #include "core/base/bytes_text.h"
 #include "core/base/counted.h"
-#include "core/io/file_kind.h"
 #include "core/io/safetensors.h"
-#include "data/text_input.h"
-#include "data/token_file.h"
 #include "data/tokenizer.h"
 #include "train/earlier_run.h"
 #include "train/memory_check.h"
 #include "train/resume.h"
 #include "train/run_directory.h"
 #include "train/saved_model.h"
+#include "train/task_table.h"
 #include "train/text_data.h"
 
 namespace adagate {
@@ -26,51 +24,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-TextPlan plan_text(const std::string& path, const Tokenizer& tokenizer) {
-  check_text_file(path);
-  TextPlan plan{.path = path, .bytes = static_cast<int64_t>(fs::file_size(path))};
-  check(access(path.c_str(), R_OK) == 0, "{} may not be read by this user", path);
-  plan.is_token_file = is_token_file(path);
-  if (plan.is_token_file) {
-    TokenFile file(path);
-    file.view().check_tokenizer(tokenizer);
-    plan.tokens = file.view().size();
-    return plan;
-  }
-  std::string begin;
-  TextInput(path).read(begin, 1);
-  bool plain = file_kind(read_file_head(path)).form == FileForm::text;
-  if (plain && tokenizer.name() == "byte") plan.tokens = plan.bytes + 1;  // and the end of the text
-  return plan;
-}
-
-// -1: not known.
-int64_t samples_of(const TextPlan& text, int64_t context) {
-  if (text.tokens < 0) return -1;
-  check(text.tokens >= 2, "{} holds {}, at least 2 are needed", text.path,
-        counted(text.tokens, "token"));
-  return TokenDataset::windows(text.tokens, context);
-}
-
 void plan_data(RunPlan& plan, const Tokenizer& tokenizer) {
   const RunConfig& c = plan.config;
-  named("data.train", [&] {
-    plan.train = plan_text(c.data.train, tokenizer);
-    plan.samples = samples_of(plan.train, c.model.context);
-  });
-  if (!c.data.validation.empty()) {
-    named("data.validation", [&] {
-      plan.validation = plan_text(c.data.validation, tokenizer);
-      plan.validation_samples = samples_of(*plan.validation, c.model.context);
-    });
-  } else if (c.data.validation_share > 0 && plan.samples >= 0) {
-    plan.validation_samples = held_out_samples(c, plan.samples);
-    plan.samples -= plan.validation_samples;
-  }
-  if (plan.validation_samples > 0 && c.train.evaluate_samples > 0)
-    plan.validation_samples = std::min(plan.validation_samples, c.train.evaluate_samples);
-  if (plan.samples >= 0) {
-    Sampler sampler(sampler_config(c), plan.samples);
+  DataPlan& data = plan.data = task_named(c.task).data.plan(c, tokenizer);
+  if (data.validation_samples > 0 && c.train.evaluate_samples > 0)
+    data.validation_samples = std::min(data.validation_samples, c.train.evaluate_samples);
+  if (data.samples >= 0) {
+    Sampler sampler(sampler_config(c), data.samples);
     plan.steps_per_epoch = sampler.steps_in(0);
   }
   bool by_epochs = c.train.length.unit() == Duration::Unit::epochs;
@@ -86,7 +46,8 @@ void plan_start(RunPlan& plan, const Tokenizer& tokenizer) {
   } else if (c.resume != "none") {
     named("checkpoint.resume", [&] { plan.resumes_from = resolve_checkpoint(c.resume).string(); });
   }
-  if (!plan.resumes_from.empty()) open_saved_run(plan.resumes_from, plan.config, tokenizer);
+  if (!plan.resumes_from.empty())
+    open_saved_run(plan.resumes_from, plan.config, tokenizer, task_named(plan.config.task));
   if (!c.initial_weights.empty())
     named("checkpoint.initial_weights", [&] { SafetensorsFile file(c.initial_weights); });
 }
@@ -163,7 +124,7 @@ RunPlan plan_run(RunConfig config, const PlanOptions& options) {
   check_vocabulary(c, *tokenizer);
   plan_data(plan, *tokenizer);
   plan_start(plan, *tokenizer);
-  plan.memory = estimate_memory(c, plan.ranks);
+  plan.memory = estimate_memory(c, task_named(c.task), plan.ranks);
   plan.memory_budget = available_memory(options.local_ranks);
   check_memory(plan.memory, plan.memory_budget);
   fs::path at = named("output", [&] { return writable_directory(c.output); });

@@ -4,23 +4,15 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "parallel/machine_limits.h"
 #include "train/config/run_config.h"
 #include "train/plan_report.h"
+#include "train/task_data.h"
 
 namespace adagate {
-
-// A file that data.train or data.validation names. -1: not known before it is tokenized.
-struct TextPlan {
-  std::string path;
-  bool is_token_file = false;
-  int64_t bytes = 0;
-  int64_t tokens = -1;
-};
 
 struct PlanOptions {
   int ranks = 1, local_ranks = 1;  // in all; on this host
@@ -33,11 +25,9 @@ struct RunPlan {
   RunConfig config;  // with the vocabulary filled in
   int ranks = 1;
   std::string tokenizer;
-  TextPlan train;
-  std::optional<TextPlan> validation;
-  int64_t samples = -1, validation_samples = -1;  // in one epoch, in one evaluation
-  int64_t steps_per_epoch = -1, steps = -1;       // of the whole run
-  std::string resumes_from;                       // a checkpoint; empty: starts anew
+  DataPlan data;
+  int64_t steps_per_epoch = -1, steps = -1;  // -1: not known; of the whole run
+  std::string resumes_from;                  // a checkpoint; empty: starts anew
   MemoryEstimate memory;
   MemoryBudget memory_budget;    // of one rank
   double checkpoint_bytes = 0;   // one

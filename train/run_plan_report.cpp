@@ -10,7 +10,7 @@
 namespace adagate {
 namespace {
 
-std::string text_line(const TextPlan& text) {
+std::string text_line(const FilePlan& text) {
   return fmt::format("{} ({}, {}{})", text.path, text.is_token_file ? "token file" : "text",
                      bytes_text(text.bytes),
                      text.tokens >= 0 ? ", " + counted(text.tokens, "token") : "");
@@ -29,7 +29,7 @@ nlohmann::ordered_json or_null(const std::string& text) {
   return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);
 }
 
-nlohmann::ordered_json json_of(const TextPlan& text, int64_t samples) {
+nlohmann::ordered_json json_of(const FilePlan& text, int64_t samples) {
   return {{"path", text.path},
           {"token_file", text.is_token_file},
           {"bytes", or_null(text.bytes)},
@@ -39,11 +39,11 @@ nlohmann::ordered_json json_of(const TextPlan& text, int64_t samples) {
 
 // null: no validation.
 nlohmann::ordered_json validation_json(const RunPlan& plan) {
-  if (plan.validation) return json_of(*plan.validation, plan.validation_samples);
+  if (plan.data.validation) return json_of(*plan.data.validation, plan.data.validation_samples);
   if (!plan.config.data.has_validation()) return nullptr;
-  TextPlan end = plan.train;  // a share of it, which is not counted apart
+  FilePlan end = plan.data.train;  // a share of it, which is not counted apart
   end.bytes = end.tokens = -1;
-  return json_of(end, plan.validation_samples);
+  return json_of(end, plan.data.validation_samples);
 }
 
 }  // namespace
@@ -56,19 +56,22 @@ std::string text_of(const RunPlan& plan) {
                         bytes_text(plan.memory_budget.bytes), plan.memory_budget.source);
   text +=
       fmt::format("tokenizer    {} of {}\n", plan.tokenizer, counted(c.model.vocabulary, "token"));
-  text += fmt::format("train on     {}\n", text_line(plan.train));
-  text += fmt::format("             {}, {} in an epoch; {} in all\n", known(plan.samples, "sample"),
-                      known(plan.steps_per_epoch, "step"), known(plan.steps, "step"));
-  if (plan.validation) text += fmt::format("evaluate on  {}\n", text_line(*plan.validation));
+  text += fmt::format("train on     {}\n", text_line(plan.data.train));
+  text += fmt::format("             {}, {} in an epoch; {} in all\n",
+                      known(plan.data.samples, "sample"), known(plan.steps_per_epoch, "step"),
+                      known(plan.steps, "step"));
+  if (plan.data.validation)
+    text += fmt::format("evaluate on  {}\n", text_line(*plan.data.validation));
   if (c.data.has_validation())
     text += fmt::format("{}{} in an evaluation\n",
-                        plan.validation ? "             " : "evaluate on  the end of it: ",
-                        known(plan.validation_samples, "sample"));
+                        plan.data.validation ? "             " : "evaluate on  the end of it: ",
+                        known(plan.data.validation_samples, "sample"));
   text += fmt::format("start        {}\n", !plan.resumes_from.empty() ? plan.resumes_from
                                            : !c.checkpoint.initial_weights.empty()
                                                ? c.checkpoint.initial_weights
                                                : "random weights");
-  bool caches = !plan.train.is_token_file || (plan.validation && !plan.validation->is_token_file);
+  bool caches = !plan.data.train.is_token_file ||
+                (plan.data.validation && !plan.data.validation->is_token_file);
   text += fmt::format("write to     {}: config.yaml, metrics.jsonl, checkpoints{}\n", c.output,
                       caches ? ", cache (the tokens of texts)" : "");
   text += fmt::format("             {} a checkpoint, up to {} at one time{}\n",
@@ -96,7 +99,7 @@ nlohmann::ordered_json json_of(const RunPlan& plan) {
           {"memory_available_by", or_null(limited ? plan.memory_budget.source : "")},
           {"tokenizer", plan.tokenizer},
           {"vocabulary", c.model.vocabulary},
-          {"train", json_of(plan.train, plan.samples)},
+          {"train", json_of(plan.data.train, plan.data.samples)},
           {"validation", validation_json(plan)},
           {"resumes_from", or_null(plan.resumes_from)},
           {"initial_weights", or_null(c.checkpoint.initial_weights)},

@@ -9,6 +9,7 @@
 #include "train/config/yaml_loader.h"
 #include "train/kept_tokenizer.h"
 #include "train/run_state.h"
+#include "train/task_table.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -31,7 +32,7 @@ fs::path run_of_checkpoint(const fs::path& checkpoint) {
 }
 
 SavedModel load_model(const fs::path& path, const std::string& tokenizer,
-                      std::shared_ptr<Communicator> world) {
+                      std::shared_ptr<Communicator> world, const Task* own) {
   SavedModel saved;
   fs::path checkpoint;
   uint64_t manifest_hash = 0;
@@ -44,6 +45,8 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
     read_config(tree, saved.config);
     saved.run = run_of_checkpoint(checkpoint);
     saved.record = RunRecord::read(saved.manifest.state);
+    saved.task = own ? own : &task_named(saved.config.task);
+    check_task(saved.record, saved.config, *saved.task, checkpoint);
     const std::string& hash = saved.record.tokenizer_hash;
     if (tokenizer.empty()) {
       saved.tokenizer = load_run_tokenizer(saved.run, saved.config.data.tokenizer, hash);
@@ -67,7 +70,7 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
   int64_t expert_parallel =
       saved.config.moe.experts > 0 ? std::gcd<int64_t>(world->size(), saved.config.moe.experts) : 1;
   saved.mesh = make_mesh(std::move(world), static_cast<int>(expert_parallel));
-  saved.model = std::make_unique<Decoder>(model, saved.config.moe, saved.mesh);
+  saved.model = saved.task->make_model(saved.config, saved.mesh);
   DType compute = saved.config.precision == "bf16" ? DType::bf16 : DType::f32;
   saved.store = std::make_unique<ParameterStore>(*saved.model, StoreOptions{.compute = compute});
   load_checkpoint(checkpoint, model_states(*saved.store, *saved.model), saved.mesh, kModelKinds);

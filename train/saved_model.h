@@ -6,10 +6,10 @@
 
 #include "core/nn/parameter_store.h"
 #include "data/tokenizer.h"
-#include "models/decoder.h"
 #include "train/checkpoint.h"
 #include "train/config/run_config.h"
 #include "train/resume.h"
+#include "train/task.h"
 
 namespace adagate {
 
@@ -18,18 +18,20 @@ struct SavedModel {
   std::filesystem::path run;  // where it lies now
   Manifest manifest;
   RunRecord record;  // of the manifest
+  const Task* task = nullptr;
   Mesh mesh;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<Decoder> model;
+  std::unique_ptr<Model> model;
   std::unique_ptr<ParameterStore> store;
 };
 
 // `path`: a checkpoint, or the output directory of a run, whose newest checkpoint is taken. The
 // model is spread over `world` with as much expert parallelism as the number of ranks allows.
-// `tokenizer`, if not empty, names it in place of the one in the config or the run's copy of that.
-// Collective. Throws Error when the checkpoint is not complete or the tokenizer another.
+// `tokenizer`, if not empty, names it in place of the one in the config or the run's copy of that;
+// `own` is the task of a run that was trained for one beside the table (TrainerOptions::task).
+// Collective. Throws Error when the checkpoint is not complete, or tokenizer or task another.
 SavedModel load_model(const std::filesystem::path& path, const std::string& tokenizer,
-                      std::shared_ptr<Communicator> world);
+                      std::shared_ptr<Communicator> world, const Task* own = nullptr);
 
 // The output directory that a checkpoint lies in.
 std::filesystem::path run_of_checkpoint(const std::filesystem::path& checkpoint);

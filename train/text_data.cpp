@@ -9,6 +9,7 @@
 #include "parallel/agree.h"
 #include "parallel/placement.h"
 #include "parallel/same_on_all_ranks.h"
+#include "train/resume.h"
 #include "train/signals.h"
 
 namespace adagate {
@@ -32,7 +33,8 @@ bool first_of_node() {
 
 // What can't be written is the cache's fault, not that of the text.
 void tokenize_into(const fs::path& tokens, const std::string& text, const std::string& key,
-                   const Tokenizer& tokenizer, CacheShared shared, std::vector<fs::path>* made) {
+                   const Tokenizer& tokenizer, const DataCache& cache) {
+  std::vector<fs::path>* made = cache.made;
   try {
     auto directories = make_directories(tokens.parent_path());
     if (made) made->insert(made->end(), directories.begin(), directories.end());
@@ -49,8 +51,9 @@ void tokenize_into(const fs::path& tokens, const std::string& text, const std::s
         fmt::format("the tokens of {} can't be kept: {}; {}, or name a token file made with "
                     "adagate tokenize",
                     text, what,
-                    shared == CacheShared::by_node ? "set TMPDIR to a folder that can be written"
-                                                   : "choose another --output"),
+                    cache.shared == CacheShared::by_node
+                        ? "set TMPDIR to a folder that can be written"
+                        : "choose another --output"),
         e.exit_code());
   }
 }
@@ -97,9 +100,8 @@ void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer) {
 
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,
                                         const Tokenizer& tokenizer, int64_t sequence,
-                                        const fs::path& cache, Communicator& world,
-                                        CacheShared shared, std::vector<fs::path>* made) {
-  bool first = shared == CacheShared::by_all ? world.rank() == 0 : first_of_node();
+                                        const DataCache& cache, Communicator& world) {
+  bool first = cache.shared == CacheShared::by_all ? world.rank() == 0 : first_of_node();
   fs::path tokens = path;
   uint64_t text_hash = 0;  // 0: a token file
   auto on_all = [&](auto&& work) { on_all_ranks(world, [&] { named(key, work); }); };
@@ -107,16 +109,16 @@ std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::stri
     check_text_file(path);
     if (is_token_file(path)) return;
     text_hash = checksum_file(path);
-    tokens = cached_tokens(path, text_hash, tokenizer, cache);
+    tokens = cached_tokens(path, text_hash, tokenizer, cache.folder);
   });
   constexpr std::string_view kRemedy = "give all ranks the same data";
   same_on_all_ranks(world, {file_fact(key, path, text_hash)}, kRemedy);
   // One name for all: the text may be called otherwise on another host.
-  if (text_hash != 0) tokens = cache / broadcast_text(world, tokens.filename().string(), 0);
+  if (text_hash != 0) tokens = cache.folder / broadcast_text(world, tokens.filename().string(), 0);
   on_all_ranks(world, [&] {
     std::error_code error;
     if (!first || tokens == path || fs::exists(tokens, error)) return;
-    tokenize_into(tokens, path, key, tokenizer, shared, made);
+    tokenize_into(tokens, path, key, tokenizer, cache);
   });
   std::unique_ptr<TokenDataset> dataset;
   on_all([&] {
@@ -135,67 +137,74 @@ namespace {
 // Opens the texts of a run one by one.
 class TextOpener {
  public:
-  TextOpener(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
-             Communicator& world, CacheShared shared, std::vector<fs::path>* made)
-      : config_(config),
-        tokenizer_(tokenizer),
-        cache_(cache),
-        world_(world),
-        shared_(shared),
-        made_(made) {}
+  TextOpener(const RunConfig& config, const Tokenizer& tokenizer, const DataCache& cache,
+             Communicator& world)
+      : config_(config), tokenizer_(tokenizer), cache_(cache), world_(world) {}
 
-  void open_train(RunData& run) const { run.train_text = open(config_.data.train, "data.train"); }
+  void open_train(RunData& run) {
+    train_ = open(config_.data.train, "data.train", run);
+    run.train_hash = hash_text(train_->view().payload_hash());
+  }
 
   // The validation, from a text of its own or the end of the training text, which is open then.
   // Returns how many samples that takes from the training.
   int64_t open_validation(RunData& run) const {
     const DataConfig& data = config_.data;
     if (!data.validation.empty()) {
-      run.validation_text = open(data.validation, "data.validation");
-      run.validation =
-          std::make_unique<DatasetRange>(*run.validation_text, 0, run.validation_text->size());
+      const TokenDataset* text = open(data.validation, "data.validation", run);
+      run.validation_hash = hash_text(text->view().payload_hash());
+      run.validation = std::make_unique<DatasetRange>(*text, 0, text->size());
       return 0;
     }
     if (data.validation_share <= 0) return 0;
-    int64_t samples = run.train_text->size();
+    int64_t samples = train_->size();
     int64_t held_out = held_out_samples(config_, samples);
-    run.validation = std::make_unique<DatasetRange>(*run.train_text, samples - held_out, held_out);
+    run.validation = std::make_unique<DatasetRange>(*train_, samples - held_out, held_out);
     return held_out;
   }
 
+  const TokenDataset& train() const { return *train_; }
+
  private:
-  std::unique_ptr<TokenDataset> open(const std::string& path, const char* key) const {
-    return open_text(path, key, tokenizer_, config_.model.context, cache_, world_, shared_, made_);
+  const TokenDataset* open(const std::string& path, const char* key, RunData& run) const {
+    auto text = open_text(path, key, tokenizer_, config_.model.context, cache_, world_);
+    const TokenDataset* opened = text.get();
+    run.sources.push_back(std::move(text));
+    return opened;
   }
 
   const RunConfig& config_;
   const Tokenizer& tokenizer_;
-  const fs::path& cache_;
+  const DataCache& cache_;
   Communicator& world_;
-  CacheShared shared_;
-  std::vector<fs::path>* made_;
+  const TokenDataset* train_ = nullptr;  // once it is open
 };
 
 }  // namespace
 
-RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
-                      Communicator& world, CacheShared shared, std::vector<fs::path>* made) {
-  TextOpener texts(config, tokenizer, cache, world, shared, made);
+RunData open_run_data(const RunConfig& config, const Tokenizer& tokenizer, const DataCache& cache,
+                      Communicator& world) {
+  TextOpener texts(config, tokenizer, cache, world);
   RunData opened;
   texts.open_train(opened);
   int64_t held_out = texts.open_validation(opened);
-  opened.train =
-      std::make_unique<DatasetRange>(*opened.train_text, 0, opened.train_text->size() - held_out);
+  opened.train = std::make_unique<DatasetRange>(texts.train(), 0, texts.train().size() - held_out);
   return opened;
 }
 
-RunData open_validation(const RunConfig& config, const Tokenizer& tokenizer, const fs::path& cache,
-                        Communicator& world, CacheShared shared) {
-  TextOpener texts(config, tokenizer, cache, world, shared, nullptr);
+RunData open_validation(const RunConfig& config, const Tokenizer& tokenizer, const DataCache& cache,
+                        Communicator& world) {
+  TextOpener texts(config, tokenizer, cache, world);
   RunData opened;
   if (config.data.validation.empty()) texts.open_train(opened);
   texts.open_validation(opened);
   return opened;
+}
+
+std::unique_ptr<Dataset> open_text_file(const std::string& path, const std::string& key,
+                                        const RunConfig& config, const Tokenizer& tokenizer,
+                                        const DataCache& cache, Communicator& world) {
+  return open_text(path, key, tokenizer, config.model.context, cache, world);
 }
 
 }  // namespace adagate

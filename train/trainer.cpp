@@ -9,7 +9,6 @@
 #include "core/base/phase_timer.h"
 #include "core/device/allocator.h"
 #include "core/io/safetensors.h"
-#include "models/flops.h"
 #include "models/weights.h"
 #include "parallel/agree.h"
 #include "parallel/watchdog.h"
@@ -22,6 +21,7 @@
 #include "train/run_state.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
+#include "train/task_table.h"
 #include "train/text_data.h"
 
 namespace adagate {
@@ -41,6 +41,7 @@ void log_changes(const std::vector<ConfigChange>& changes) {
 std::vector<RankFact> facts_of(const TrainerOptions& options) {
   return {{"--overwrite", options.overwrite ? "given" : "not given"},
           {"--allow-change", fmt::format("{}", fmt::join(options.allowed_changes, ","))},
+          {"the task", std::string(options.task ? options.task->name : "that of the key task")},
           {"the batch rule", options.batch ? text_of(*options.batch) : "train.batch"}};
 }
 
@@ -53,6 +54,7 @@ double seconds_since(PhaseTimer::Clock::time_point start) {
 Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Communicator> world)
     : config_(std::move(config)),
       options_(std::move(options)),
+      task_(options_.task ? *options_.task : task_named(config_.task)),
       mesh_(make_mesh(started_alike(std::move(world), config_, facts_of(options_)),
                       static_cast<int>(config_.parallel.expert))),
       keeper_(checkpoint_directory(), config_.checkpoint.keep, mesh_.world->rank() == 0) {
@@ -66,15 +68,15 @@ Trainer::Trainer(RunConfig config, TrainerOptions options, std::shared_ptr<Commu
   same_on_all_ranks(*mesh_.world,
                     {file_fact("data.tokenizer", config_.data.tokenizer, tokenizer_->hash())},
                     "give all ranks the same tokenizer");
-  check_memory_of_ranks(*mesh_.world, config_);
+  check_memory_of_ranks(*mesh_.world, config_, task_);
   output_ = std::make_unique<RunOutput>(
       config_, RunOutput::Options{options_.config_yaml, options_.config_files, options_.overwrite},
       *mesh_.world);
   build_model();
   load_state();
   check_same_weights(*store_, mesh_, "at the start");
-  data_ = open_run_data(config_, *tokenizer_, output_->cache(), *mesh_.world, CacheShared::by_all,
-                        &output_->made());
+  data_ = task_.data.open(config_, *tokenizer_,
+                          {.folder = output_->cache(), .made = &output_->made()}, *mesh_.world);
   if (options_.samples) samples_ = options_.samples(*data_.train);
   SamplerConfig sampler = sampler_config(config_);
   if (options_.batch) sampler.batch = *options_.batch;
@@ -100,7 +102,7 @@ int64_t Trainer::continued_step() const {
 }
 
 void Trainer::build_model() {
-  model_ = std::make_unique<Decoder>(config_.model, config_.moe, mesh_);
+  model_ = task_.make_model(config_, mesh_);
   StoreOptions store{.compute = config_.precision == "bf16" ? DType::bf16 : DType::f32};
   store.allocate_grad = [this](ParameterGroup group, size_t bytes) {
     return mesh_.group(group).copies->allocate(bytes);
@@ -119,21 +121,19 @@ void Trainer::build_model() {
   }
   optimizer_ = std::make_unique<AdamW>(*store_, config_.train.optimizer);
   step_ = std::make_unique<TrainingStep>(
-      *model_, *store_, *optimizer_, mesh_,
+      *model_, task_.objective, *store_, *optimizer_, mesh_,
       TrainingStepOptions{.seed = static_cast<uint64_t>(config_.seed),
                           .clip_norm = config_.train.optimizer.clip_norm,
                           .recompute_blocks = config_.train.activation_checkpointing == "block"});
-  if (model_->moe_layers() > 0) {
-    evaluation_routing_ =
-        std::make_unique<RoutingStep>(model_->moe_layers(), config_.moe.experts,
-                                      config_.moe.resolved_balance(), model_->moe_blocks());
-  }
+  if (model_->moe_layers() > 0)
+    evaluation_routing_ = std::make_unique<RoutingStep>(routing_step_of(*model_));
 }
 
 void Trainer::plan_steps() {
   if (saved_run_)
-    on_all_ranks(*mesh_.world,
-                 [&] { restore_position(*saved_run_, state_, config_, data_hash(), *loader_); });
+    on_all_ranks(*mesh_.world, [&] {
+      restore_position(*saved_run_, state_, config_, data_.train_hash, *loader_);
+    });
   calendar_.emplace(config_, *loader_);
   if (saved_run_) follow_saved_run();
   int64_t warmup = calendar_->warmup_steps();
@@ -156,7 +156,8 @@ void Trainer::load_state() {
   if (!output_->resumed_from()) return;
   const fs::path& from = *output_->resumed_from();
   check_same_file(*mesh_.world, "checkpoint.resume", from / "manifest.json");
-  on_all_ranks(*mesh_.world, [&] { saved_run_ = open_saved_run(from, config_, *tokenizer_); });
+  on_all_ranks(*mesh_.world,
+               [&] { saved_run_ = open_saved_run(from, config_, *tokenizer_, task_); });
   std::vector<StateTensor> asked = states();
   if (saved_run_->order) asked.push_back(order_state(saved_run_->order));
   state_ = load_checkpoint(from, asked, mesh_).state;
@@ -166,7 +167,7 @@ void Trainer::load_state() {
   keeper_.resumed(from, saved_run_->record.skipped_in_a_row);
   saved_step_ = start_step_ = state_.step;
   evaluation_due_ = saved_run_->record.evaluation_due;
-  best_ = read_best(state_.extra);
+  best_ = read_best(state_.extra, best_kind(task_));
   log::info("resumed from {} at step {}", from.string(), state_.step);
 }
 
@@ -174,7 +175,7 @@ void Trainer::load_state() {
 void Trainer::follow_saved_run() {
   const SavedRun& saved = *saved_run_;
   on_all_ranks(*mesh_.world, [&] {
-    changes_ = allowed_changes(saved, config_, calendar_->sizes(), validation_hash(),
+    changes_ = allowed_changes(saved, config_, calendar_->sizes(), data_.validation_hash,
                                AllowedChanges(options_.allowed_changes));
   });
   LengthChange change = calendar_->follow(saved, state_.step);
@@ -185,15 +186,6 @@ void Trainer::follow_saved_run() {
     log::warn("{}", change.message);
   else
     log::info("{}", change.message);
-}
-
-std::string Trainer::data_hash() const {
-  return hash_text(data_.train_text->view().payload_hash());
-}
-
-std::string Trainer::validation_hash() const {
-  if (!data_.validation_text) return "";
-  return hash_text(data_.validation_text->view().payload_hash());
 }
 
 // From its first step on the output directory tells of this configuration.
@@ -248,11 +240,12 @@ void Trainer::save() {
             .skipped_steps = state_.step - optimizer_->steps(),
             .skipped_in_a_row = keeper_.skipped_in_a_row(),
             .evaluation_due = evaluation_due_,
-            .data_hash = data_hash(),
-            .validation_hash = validation_hash(),
+            .data_hash = data_.train_hash,
+            .validation_hash = data_.validation_hash,
             .tokenizer = config_.data.tokenizer,
             .tokenizer_hash = hash_text(tokenizer_->hash()),
-            .schedule = calendar_->schedule()}
+            .schedule = calendar_->schedule(),
+            .own_task = options_.task ? std::string(options_.task->name) : ""}
       .write(state_);
   write_best(best_, state_.extra);
   fs::path path =
@@ -295,8 +288,8 @@ StepReport Trainer::one_step() {
       assignments += report.routing->layer(l).assignments();
     }
   }
-  report.flops = training_flops(count_flops(config_.model, config_.moe), result.tokens,
-                                result.visible_pairs, static_cast<int64_t>(assignments));
+  report.flops = training_flops(model_->flops(), result.tokens, result.visible_pairs,
+                                static_cast<int64_t>(assignments));
   report.peak_flops = 1e9 * config_.train.peak_gflops;
   report.phases = PhaseTimer::current().take();
   report.peak_memory = allocator_stats().peak_bytes_in_use;
@@ -314,17 +307,18 @@ std::optional<double> Trainer::run_evaluation() {
   int64_t limit = config_.train.evaluate_samples > 0 ? config_.train.evaluate_samples : -1;
   EvaluationPass pass(*data_.validation, kEvaluationRows, mesh_.world->rank(), mesh_.world->size(),
                       limit);
-  EvaluationResult result = evaluate(*model_, pass, mesh_, evaluation_routing_.get(), stop_wanted);
+  EvaluationResult result =
+      evaluate(task_, *model_, pass, mesh_, evaluation_routing_.get(), stop_wanted);
   if (result.stopped) return std::nullopt;
-  best_ = better(best_, result.loss, state_.step);
+  best_ = better(best_, metric_named(task_.best, result.metrics), state_.step);
   EvaluationReport report{.step = state_.step,
-                          .loss = result.loss,
+                          .metrics = result.metrics,
                           .targets = result.targets,
                           .seconds = seconds_since(start),
                           .routing = evaluation_routing_.get(),
                           .best = best_};
   for (auto* observer : observers_) observer->on_evaluation(report);
-  return result.loss;
+  return result.loss();
 }
 
 std::optional<TrainingEnd> Trainer::end_by_evaluation() {

@@ -16,7 +16,7 @@
 #include "train/observer.h"
 #include "train/resume.h"
 #include "train/run_output.h"
-#include "train/text_data.h"
+#include "train/task.h"
 #include "train/training_step.h"
 
 namespace adagate {
@@ -42,6 +42,9 @@ struct TrainerOptions {
   std::optional<BatchRule> batch = {};
   // Makes what is trained on of the windows of data.train; null: these themselves are.
   std::function<std::unique_ptr<Dataset>(const Dataset& windows)> samples = {};
+  // In place of the one that the key `task` names: one that is not in the table. Checkpoints say
+  // so, and only the same task goes on from them. Must outlive the run.
+  const Task* task = nullptr;
 };
 
 // The order of the samples in an epoch: a permutation of them, the same on every rank; empty: the
@@ -77,7 +80,8 @@ class Trainer {
   // anew.
   int64_t continued_step() const;
   ParameterStore& store() { return *store_; }
-  Decoder& model() { return *model_; }
+  Model& model() { return *model_; }
+  const Task& task() const { return task_; }
   std::filesystem::path checkpoint_directory() const;
 
  private:
@@ -88,8 +92,6 @@ class Trainer {
   void begin_stretch();
   void begin_epoch();  // at an epoch's start
   void take_order(int64_t epoch);
-  std::string data_hash() const;            // of the training text's tokens
-  std::string validation_hash() const;      // of data.validation's; empty: none
   std::vector<StateTensor> states() const;  // what a checkpoint holds
   StepReport one_step();
   TrainingEnd train();
@@ -100,13 +102,14 @@ class Trainer {
 
   RunConfig config_;
   TrainerOptions options_;
+  const Task& task_;
   Mesh mesh_;
   std::unique_ptr<RunOutput> output_;
   std::unique_ptr<Tokenizer> tokenizer_;
   RunData data_;
   std::unique_ptr<Dataset> samples_;  // trained on in place of data_.train, if so
   std::unique_ptr<DataLoader> loader_;
-  std::unique_ptr<Decoder> model_;
+  std::unique_ptr<Model> model_;
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<TrainingStep> step_;
@@ -118,9 +121,9 @@ class Trainer {
   std::vector<ConfigChange> changes_;  // since then
   TrainingState state_;
   int64_t start_step_ = 0, saved_step_ = -1;
-  bool evaluation_due_ = false;   // at this step; a stop may leave it to the run that goes on
-  std::optional<BestLoss> best_;  // validation loss so far
-  bool save_due_ = false;         // put off while steps are being skipped
+  bool evaluation_due_ = false;     // at this step; a stop may leave it to the run that goes on
+  std::optional<BestMetric> best_;  // of the evaluations so far
+  bool save_due_ = false;           // put off while steps are being skipped
   CheckpointKeeper keeper_;
   bool stretch_begun_ = false;
 };

@@ -10,15 +10,15 @@
 
 namespace adagate {
 
-TrainingStep::TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimizer,
-                           const Mesh& mesh, const TrainingStepOptions& options)
+TrainingStep::TrainingStep(Model& model, const Objective& objective, ParameterStore& store,
+                           AdamW& optimizer, const Mesh& mesh, const TrainingStepOptions& options)
     : model_(model),
+      objective_(objective),
       store_(store),
       optimizer_(optimizer),
       mesh_(mesh),
       options_(options),
-      routing_(model.moe_layers(), model.moe_config().experts,
-               model.moe_config().resolved_balance(), model.moe_blocks()),
+      routing_(routing_step_of(model)),
       reducers_(make_reducers(buffers(&FlatGroup::grad))) {}
 
 StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
@@ -79,10 +79,8 @@ void TrainingStep::count_batch(std::span<const Batch> micro_batches, bool stop,
   for (const Batch& batch : micro_batches) {
     counts[0] += batch.valid_targets;
     counts[2] += batch.rows;
-    for (int32_t length : batch.lengths) {
-      counts[1] += length;
-      counts[3] += int64_t{length} * (length + 1) / 2;
-    }
+    counts[1] += std::accumulate(batch.lengths.begin(), batch.lengths.end(), int64_t{0});
+    counts[3] += objective_.visible_pairs(batch);
   }
   mesh_.world->sum_in_place(std::span<int64_t>(counts));
   result.targets = counts[0];
@@ -103,8 +101,7 @@ void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t s
   NoRecording off;
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     routing_.begin_micro_batch(static_cast<int64_t>(m));
-    model_.forward(tokens_of(micro_batches[m], device()), context_of(step),
-                   rows_of(micro_batches[m], device()));
+    objective_.forward(model_, micro_batches[m], context_of(step));
   }
   PhaseScope sums(Phase::reduce);
   routing_.reduce(*mesh_.world);
@@ -112,7 +109,6 @@ void TrainingStep::counting_pass(std::span<const Batch> micro_batches, int64_t s
 
 Tensor TrainingStep::forward_backward(const Batch& batch, int64_t step, double scale, bool last) {
   StepContext context = context_of(step);
-  TokenRows rows = rows_of(batch, device());
   context.recompute_blocks = options_.recompute_blocks;
   if (last) {
     context.gradients_ready = [this](Module& module) {
@@ -124,19 +120,18 @@ Tensor TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
     };
   }
   Tape tape;
-  CrossEntropy result;
+  BatchLoss result;
   {
     PhaseScope phase(Phase::forward);
     Recording on(tape);
-    LossTargets targets = targets_of(batch, model_.config().vocabulary, device());
-    result = model_.loss(tokens_of(batch, device()), targets, scale, context, rows);
+    result = objective_.loss(model_, batch, scale, context);
   }
   {
     PhaseScope phase(Phase::reduce);
     routing_.end_forward(*mesh_.world);
   }
   PhaseScope phase(Phase::backward);
-  tape.backward(result.loss);
+  tape.backward(result.roots);
   return result.sum;
 }
 

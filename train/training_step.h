@@ -8,10 +8,9 @@
 #include "core/nn/parameter_store.h"
 #include "core/optim/adamw.h"
 #include "data/batch.h"
-#include "models/decoder.h"
-#include "moe/routing_step.h"
+#include "models/model.h"
 #include "parallel/group_buffers.h"
-#include "train/batch_tensors.h"
+#include "train/objective.h"
 
 namespace adagate {
 
@@ -23,12 +22,12 @@ struct TrainingStepOptions {
 
 // Figures of a step over all ranks; the same on every rank.
 struct StepResult {
-  double loss = 0;            // mean cross-entropy per valid target, nats
+  double loss = 0;            // of the objective, mean per valid target
   double auxiliary_loss = 0;  // balance and z-loss of all MoE layers
   double grad_norm = 0;       // before clipping
   int64_t targets = 0;        // valid targets of the global batch
   int64_t tokens = 0;         // real tokens of the global batch
-  int64_t visible_pairs = 0;  // (query, key) pairs of causal attention
+  int64_t visible_pairs = 0;  // (query, key) pairs of attention
   int64_t samples = 0;
   // Seconds up to the sums over ranks that a rank did not wait for others or send to them.
   double busy_mean = 0, busy_most = 0;  // over ranks
@@ -36,12 +35,13 @@ struct StepResult {
   bool stop_requested = false;          // some rank got a signal to stop
 };
 
-// Works on one model for its whole training. Every reduction is a plain sum: the loss is divided by
-// the global number of valid targets before backward, so no rank count enters anywhere.
+// Works on one model with one objective for its whole training. Every reduction is a plain sum: the
+// loss is divided by the global number of valid targets before backward, so no rank count enters
+// anywhere.
 class TrainingStep {
  public:
-  TrainingStep(Decoder& model, ParameterStore& store, AdamW& optimizer, const Mesh& mesh,
-               const TrainingStepOptions& options);
+  TrainingStep(Model& model, const Objective& objective, ParameterStore& store, AdamW& optimizer,
+               const Mesh& mesh, const TrainingStepOptions& options);
 
   // `step` counts from 0. Collective; a rank's micro-batches may be empty. `stop` asks all ranks to
   // stop after this step.
@@ -64,7 +64,8 @@ class TrainingStep {
   void sum_loss(double sum, double scale, StepResult& result);
   std::vector<GroupBuffer> buffers(Tensor FlatGroup::*which) const;  // of all groups
 
-  Decoder& model_;
+  Model& model_;
+  const Objective& objective_;
   ParameterStore& store_;
   AdamW& optimizer_;
   Mesh mesh_;

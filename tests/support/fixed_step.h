@@ -9,6 +9,7 @@
 #include "models/decoder.h"
 #include "parallel/mesh.h"
 #include "train/run_state.h"
+#include "train/tasks/next_token.h"
 #include "train/training_step.h"
 
 namespace adagate::fixed_step {
@@ -78,7 +79,8 @@ class Trainer {
         model_(sizes.model(), sizes.moe(), mesh_),
         store_(model_, options),
         adamw_(store_, {}),
-        step_(model_, store_, adamw_, mesh_, {.seed = 9, .recompute_blocks = recompute_blocks}) {
+        step_(model_, kNextToken, store_, adamw_, mesh_,
+              {.seed = 9, .recompute_blocks = recompute_blocks}) {
     store_.initialize(5);
   }
 

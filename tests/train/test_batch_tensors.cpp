@@ -39,7 +39,8 @@ std::map<int64_t, int64_t> assignments_of(std::span<const Batch> batches, bool r
   ParameterStore store(model, {.master = DType::f64, .compute = DType::f64});
   store.initialize(5);
   AdamW adamw(store, {});
-  TrainingStep step(model, store, adamw, mesh, {.seed = 9, .recompute_blocks = recompute});
+  TrainingStep step(model, kNextToken, store, adamw, mesh,
+                    {.seed = 9, .recompute_blocks = recompute});
   BySample by_sample;
   step.routing().observe(by_sample);
   step.run(batches, 0, 0.01, false);

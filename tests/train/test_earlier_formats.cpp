@@ -3,6 +3,7 @@
 
 #include "core/io/safetensors.h"
 #include "core/optim/adamw.h"
+#include "models/decoder.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/test_paths.h"

@@ -2,6 +2,7 @@
 #include "tests/support/catch.h"
 #include "tests/train/tiny_run.h"
 #include "train/evaluation.h"
+#include "train/task_table.h"
 
 using namespace adagate;
 using namespace adagate::tiny;
@@ -25,7 +26,7 @@ Evaluated evaluate_on(const Scenario& s, int ranks, int expert_parallel, int64_t
     Samples samples(s, kSamples);
     EvaluationPass pass(samples, rows, mesh.world->rank(), mesh.world->size(), -1);
     RoutingStep routing(model.moe_layers(), 4, {.loss = "none"});
-    EvaluationResult result = evaluate(model, pass, mesh, &routing);
+    EvaluationResult result = evaluate(kLanguageModelling, model, pass, mesh, &routing);
     if (mesh.world->rank() == 0) evaluated = {result, routing.layer(0).share_with(1)};
   });
   return evaluated;
@@ -48,13 +49,13 @@ TEST_CASE("evaluation: the same on any number of ranks and rows of a batch") {
       INFO(policy << ", ranks " << ranks << ", expert " << expert << ", rows " << rows);
       Evaluated here = evaluate_on(s, ranks, expert, rows);
       CHECK(here.result.targets == targets);
-      CHECK(here.result.loss == Approx(alone.result.loss).epsilon(1e-12));
+      CHECK(here.result.loss() == Approx(alone.result.loss()).epsilon(1e-12));
       CHECK(here.single_share == alone.single_share);
     }
   }
 }
 
 TEST_CASE("evaluation: nothing is dropped") {
-  CHECK(evaluate_on({.dropout = 0.5}, 1, 1, 8).result.loss ==
-        evaluate_on({.dropout = 0.0}, 1, 1, 8).result.loss);
+  CHECK(evaluate_on({.dropout = 0.5}, 1, 1, 8).result.loss() ==
+        evaluate_on({.dropout = 0.0}, 1, 1, 8).result.loss());
 }

@@ -1,6 +1,7 @@
 // Counts of parameters and operations, and the plan made of them, against the model itself: the
 // parameters that a Decoder really has, and the products that they enter.
 #include "core/base/bytes_text.h"
+#include "models/decoder.h"
 #include "models/flops.h"
 #include "models/parameter_counts.h"
 #include "parallel/thread_communicator.h"
@@ -166,7 +167,7 @@ TEST_CASE("plan: a rank's memory for parameters is what they, gradients and mome
         });
         // Value, gradient and two moments in fp32; the bf16 copy.
         int64_t bytes = elements * (4 * 4 + (c.precision == "bf16" ? 2 : 0));
-        CHECK(estimate_memory(c, ranks).parameters == bytes);
+        CHECK(estimate_memory(c, kLanguageModelling, ranks).parameters == bytes);
       }
 }
 
@@ -176,7 +177,7 @@ TEST_CASE("plan: a rank's memory for activations is that of its part of the batc
     c.moe.experts = 4;
     c.train.batch = 8;
     change(c);
-    return estimate_memory(c, ranks).activations;
+    return estimate_memory(c, kLanguageModelling, ranks).activations;
   };
   auto with_gate = [&](const std::string& policy, int64_t k) {
     return activations([&](RunConfig& c) {

@@ -64,7 +64,7 @@ StepReport some_report() {
   r.peak_memory = 12345;
   r.peak_flops = 32e9;
   r.parameter_norm = 17.25;
-  r.best = BestLoss{.loss = 2.25, .step = 2};
+  r.best = BestMetric{.kind = kLanguageMetrics[0], .value = 2.25, .step = 2};
   for (size_t p = 0; p < r.phases.size(); ++p) r.phases[p] = static_cast<double>(p) / 8;
   r.result.loss = 2.5;
   r.result.auxiliary_loss = 0.75;
@@ -181,7 +181,8 @@ TEST_CASE("metrics: the line of an evaluation") {
   RoutingStep routing = routed();
   {
     MetricsWriter writer(folder.path() / "metrics.jsonl", 0);
-    EvaluationReport report{.step = 4, .loss = 2, .targets = 50, .seconds = 0.25};
+    EvaluationReport report{
+        .step = 4, .metrics = language_figures(2), .targets = 50, .seconds = 0.25};
     writer.on_evaluation(report);
     report.routing = &routing;
     writer.on_evaluation(report);

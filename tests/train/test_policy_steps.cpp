@@ -39,7 +39,7 @@ Heard listen(const Layout& layout, int64_t break_at = -1) {
     ParameterStore store(model, {.master = DType::f64, .compute = DType::f64});
     store.initialize(5);
     AdamW adamw(store, {});
-    TrainingStep step(model, store, adamw, mesh,
+    TrainingStep step(model, kNextToken, store, adamw, mesh,
                       {.seed = 9, .recompute_blocks = layout.recompute_blocks});
     Samples samples(s, 64);
     for (int64_t i = 0; i < 3; ++i) {

@@ -7,13 +7,19 @@
 #include "parallel/communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
-#include "train/best_loss.h"
 #include "train/progress.h"
+#include "train/task_table.h"
 #include "train/terminal.h"
 
 using namespace adagate;
 
 namespace {
+
+const BestMetric kBest{.kind = kLanguageMetrics[0], .value = 1.75, .step = 7000};
+
+Metrics language_figures(double loss) {
+  return metrics_of(kLanguageMetrics, language_metrics(std::span(&loss, 1), 1));
+}
 
 // What `work` prints, which finds standard output to be a file.
 template <class F>
@@ -66,7 +72,7 @@ TEST_CASE("progress: the first, the last, each n-th and each skipped step has a 
     skipped.result.skipped = true;
     printer.on_step(skipped);
     printer.on_step(report_of(7200));
-    printer.on_evaluation({.step = 7200, .loss = 2});
+    printer.on_evaluation({.step = 7200, .metrics = language_figures(2)});
     printer.on_checkpoint({.step = 7200, .path = "run/checkpoints/step-00007200"});
   });
   std::string figures = "  loss 3.2500  lr 2.50e-04  norm 1.500  32.0k tokens/s";
@@ -89,10 +95,10 @@ TEST_CASE("progress: the end tells what the run came to and where it is") {
       for (int64_t step : {7198, 7199}) {
         StepReport report = report_of(step);
         report.peak_memory = int64_t{300} << 20;
-        report.best = BestLoss{.loss = 1.75, .step = 7000};
+        report.best = kBest;
         printer.on_step(report);
       }
-      printer.on_evaluation({.step = 7199, .loss = 2, .best = BestLoss{1.75, 7000}});
+      printer.on_evaluation({.step = 7199, .metrics = language_figures(2), .best = kBest});
       printer.on_checkpoint({.step = 7199, .path = "run/checkpoints/step-00007199"});
       printer.on_end(end);
     });
@@ -157,23 +163,4 @@ TEST_CASE("progress: where no line renews itself") {
   CHECK_FALSE(wanted({{"TERM", "dumb"}}));
   CHECK_FALSE(wanted({{"TERM", "xterm"}, {"NO_COLOR", "1"}}));
   CHECK_FALSE(wanted({{"TERM", "xterm"}, {"CI", "true"}}));
-}
-
-TEST_CASE("progress: the best validation loss is kept by checkpoints") {
-  std::map<std::string, std::string> extra;
-  CHECK_FALSE(read_best(extra));
-  write_best(std::nullopt, extra);
-  CHECK(extra.empty());
-  auto best = better(std::nullopt, std::nan(""), 1);
-  CHECK_FALSE(best);
-  best = better(best, 1.0 / 3, 2);
-  best = better(best, 2, 3);
-  best = better(best, 1.0 / 3, 4);
-  write_best(best, extra);
-  auto read = read_best(extra);
-  REQUIRE(read);
-  CHECK(read->loss == 1.0 / 3);
-  CHECK(read->step == 2);
-  for (auto& [key, value] : extra) value = "nonsense";
-  CHECK_FALSE(read_best(extra));
 }

@@ -2,11 +2,13 @@
 // accumulation, ranks) against PyTorch's training of Transformers' models and of plain MoE decoders
 // (tests/reference/generate_*.py).
 #include "data/sampler.h"
+#include "models/decoder.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/reference_fixture.h"
 #include "train/config/run_config.h"
 #include "train/learning_rate.h"
+#include "train/tasks/next_token.h"
 #include "train/training_step.h"
 
 namespace adagate::test {
@@ -50,7 +52,7 @@ void expect_losses(const ReferenceFixture& fixture, const Setup& setup,
   store.refresh_compute();
   AdamW optimizer(store, config.optimizer);
   TrainingStep step(
-      model, store, optimizer, mesh,
+      model, kNextToken, store, optimizer, mesh,
       {.clip_norm = config.optimizer.clip_norm, .recompute_blocks = setup.recompute_blocks});
   FixtureRows rows(fixture);
   Sampler sampler({.batch = {.size = rows.rows_per_step()},

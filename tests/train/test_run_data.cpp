@@ -2,6 +2,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "models/decoder.h"
 #include "models/weights.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
@@ -36,7 +37,7 @@ TEST_CASE("run: samples come in the order of the text, or as seed and epoch draw
     auto data = samples_of(config.data.train, folder);
     REQUIRE(data->size() == kSamples);
     for (int64_t i = 0; i < kSamples; ++i)
-      alone.push_back(evaluate_range(first.trainer.model(), *data, i, 1).loss);
+      alone.push_back(evaluate_range(first.trainer.model(), *data, i, 1).loss());
   }
   for (size_t i = 0; i < alone.size(); ++i)
     for (size_t j = 0; j < i; ++j) REQUIRE(std::abs(alone[i] - alone[j]) > 1e-4);
@@ -124,7 +125,7 @@ TEST_CASE("run: evaluations take the held-out end, or the validation text, and s
     REQUIRE(run.seen.evaluations.size() == 1);
     const EvaluationReport& found = run.seen.evaluations[0];
     EvaluationResult expected = evaluate_range(run.trainer.model(), data, first, count);
-    CHECK(found.loss == expected.loss);
+    CHECK(found.loss() == expected.loss());
     CHECK(found.targets == expected.targets);
     return found.targets;
   };

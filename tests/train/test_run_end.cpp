@@ -33,7 +33,7 @@ TEST_CASE("run: stop_at_loss ends it at the first evaluation at or below") {
   config.train.length = steps(8);
   config.train.evaluate_every = steps(1);
   std::vector<double> losses;
-  for (const EvaluationReport& report : watch(config).evaluations) losses.push_back(report.loss);
+  for (const EvaluationReport& report : watch(config).evaluations) losses.push_back(report.loss());
   REQUIRE(losses.size() == 8);
   REQUIRE(losses[4] < losses[0]);  // it learns
 
@@ -109,7 +109,7 @@ TEST_CASE("run: the best validation loss outlives a stop") {
   auto best = first.evaluations.back().best;
   REQUIRE(best);
   CHECK_FALSE(first.steps[0].best);
-  for (const EvaluationReport& e : first.evaluations) CHECK(best->loss <= e.loss);
+  for (const EvaluationReport& e : first.evaluations) CHECK(best->value <= e.loss());
   config.checkpoint.resume = "auto";
   config.train.length = steps(4);
   config.train.optimizer.learning_rate = 10;  // from now on all is worse
@@ -118,9 +118,9 @@ TEST_CASE("run: the best validation loss outlives a stop") {
   const Watcher& second = run.seen;
   REQUIRE(second.steps.size() == 1);
   REQUIRE(second.steps[0].best);
-  CHECK(second.steps[0].best->loss == best->loss);
-  CHECK(second.evaluations.back().loss > best->loss);
-  CHECK(second.evaluations.back().best->loss == best->loss);
+  CHECK(second.steps[0].best->value == best->value);
+  CHECK(second.evaluations.back().loss() > best->value);
+  CHECK(second.evaluations.back().best->value == best->value);
   CHECK(second.evaluations.back().best->step == best->step);
 }
 

@@ -1,5 +1,6 @@
 // Trained models read from checkpoints, and what `inspect` says of a checkpoint.
 #include "core/io/atomic_file.h"
+#include "models/decoder.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/train/watched_run.h"
@@ -42,8 +43,8 @@ TEST_CASE("saved model: computes what the run's last evaluation did, by any name
       SavedModel saved = load_model(path, "", make_self_mesh().world);
       CHECK(saved.manifest.state.step == 3);
       CHECK(saved.tokenizer->name() == "byte");
-      CHECK(saved.model->config().vocabulary == 260);
-      CHECK(evaluate_range(*saved.model, *data, 4, 2).loss == seen.evaluations.at(0).loss);
+      CHECK(model_as<Decoder>(*saved.model).config().vocabulary == 260);
+      CHECK(evaluate_range(*saved.model, *data, 4, 2).loss() == seen.evaluations.at(0).loss());
     }
     CHECK(resolve_checkpoint(run / "checkpoints" / step_name(2)) ==
           run / "checkpoints" / step_name(2));
@@ -53,8 +54,8 @@ TEST_CASE("saved model: computes what the run's last evaluation did, by any name
       check(saved.mesh.expert_parallel() == 2, "experts are not shared");
       DatasetRange range(*data, 4, 2);
       EvaluationPass pass(range, 8, world->rank(), 2);
-      double loss = evaluate(*saved.model, pass, saved.mesh, nullptr).loss;
-      check(std::abs(loss - seen.evaluations.at(0).loss) < 1e-5, "two ranks: a loss of {}", loss);
+      double loss = evaluate(*saved.task, *saved.model, pass, saved.mesh, nullptr).loss();
+      check(std::abs(loss - seen.evaluations.at(0).loss()) < 1e-5, "two ranks: a loss of {}", loss);
     });
   }
 }

@@ -43,7 +43,7 @@ TEST_CASE("a gradient that is not finite on one rank skips the step on all") {
     Tensor up = store.find("blocks.1.moe.experts.up.weight")->master();
     if (me == 1) up.fill(NAN);  // its experts alone
     AdamW adamw(store, {});
-    TrainingStep step(model, store, adamw, mesh, {.seed = 9});
+    TrainingStep step(model, kNextToken, store, adamw, mesh, {.seed = 9});
     Tensor tokens = store.find("embedding.tokens")->master();
     std::vector<double> before = tokens.to_doubles();
     Samples samples(s, 8);

@@ -57,7 +57,7 @@ std::vector<Cost> costs_of(const Fixed& f) {
   ParameterStore store(model, {.master = DType::f32, .compute = f.compute, .allocate_grad = {}});
   store.initialize(1);
   AdamW optimizer(store, {});
-  TrainingStep step(model, store, optimizer, mesh, {});
+  TrainingStep step(model, kNextToken, store, optimizer, mesh, {});
   std::vector<int64_t> ids = {0, 1, 2, 3, 4, 5, 6, 7};
   std::vector<Batch> batches = {make_batch(samples, ids, ids)};
   std::vector<Cost> costs;

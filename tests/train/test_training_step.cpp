@@ -19,7 +19,7 @@ OneStep step_on(const Scenario& s, const std::vector<int64_t>& ids, double clip_
   ParameterStore store(model, {.master = s.dtype, .compute = s.compute});
   store.initialize(5);
   AdamW adamw(store, {.beta1 = 0.75});
-  TrainingStep step(model, store, adamw, mesh, {.seed = 9, .clip_norm = clip_norm});
+  TrainingStep step(model, kNextToken, store, adamw, mesh, {.seed = 9, .clip_norm = clip_norm});
   Samples samples(s, 16);
   OneStep done;
   done.result = step.run(std::vector{make_batch(samples, ids, ids)}, 0, 0.01, false);

@@ -12,6 +12,7 @@
 #include "data/sampler.h"
 #include "models/decoder.h"
 #include "parallel/thread_communicator.h"
+#include "train/tasks/next_token.h"
 #include "train/training_step.h"
 
 namespace adagate::tiny {
@@ -164,7 +165,7 @@ inline Outcome train_on(const Scenario& s, const Layout& layout,
   if (s.all_on_one) put_all_on_one(store);
   store.refresh_compute();
   AdamW adamw(store, {.epsilon = s.epsilon, .weight_decay = 0.1});
-  TrainingStep step(model, store, adamw, mesh,
+  TrainingStep step(model, kNextToken, store, adamw, mesh,
                     {.seed = 9, .clip_norm = 0.5, .recompute_blocks = layout.recompute_blocks});
   Samples samples(s, 64);
   Sampler sampler({.seed = 3, .batch = {.size = s.batch}, .accumulation = layout.accumulation},

@@ -8,6 +8,8 @@
 #include "data/byte_tokenizer.h"
 #include "tests/support/temp_folder.h"
 #include "train/config/config_writer.h"
+#include "train/task_table.h"
+#include "train/text_data.h"
 #include "train/trainer.h"
 
 namespace adagate::tiny {
@@ -77,6 +79,11 @@ struct Watcher final : TrainingObserver {
   }
 };
 
+// Metrics of an evaluation of language modelling.
+inline Metrics language_figures(double loss) {
+  return metrics_of(kLanguageMetrics, language_metrics(std::span(&loss, 1), 1));
+}
+
 struct WatchedRun {
   Watcher seen;
   Trainer trainer;
@@ -99,15 +106,16 @@ inline Watcher watch(const RunConfig& config, bool overwrite = false) {
 
 // The samples of a text, one token per byte.
 inline std::unique_ptr<TokenDataset> samples_of(const std::string& text, const TempFolder& folder) {
-  return open_text(text, "text", ByteTokenizer(), kContext, folder.path() / "tokens",
+  return open_text(text, "text", ByteTokenizer(), kContext, {.folder = folder.path() / "tokens"},
                    *make_self_mesh().world);
 }
 
 // Loss of samples [first, first + count).
-inline EvaluationResult evaluate_range(Decoder& model, const Dataset& data, int64_t first,
+inline EvaluationResult evaluate_range(Model& model, const Dataset& data, int64_t first,
                                        int64_t count) {
   DatasetRange range(data, first, count);
-  return evaluate(model, EvaluationPass(range, 8, 0, 1), make_self_mesh(), nullptr);
+  return evaluate(kLanguageModelling, model, EvaluationPass(range, 8, 0, 1), make_self_mesh(),
+                  nullptr);
 }
 
 }  // namespace adagate::tiny

@@ -12,6 +12,7 @@ namespace adagate {
 namespace {
 
 constexpr std::string_view kIdentityKeys[] = {"seed",
+                                              "task",
                                               "model.family",
                                               "model.layers",
                                               "model.width",

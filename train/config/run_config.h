@@ -166,8 +166,13 @@ struct CheckpointConfig {
   }
 };
 
+// Of the table of the tasks (train/task_table.h).
+std::vector<std::string> names_of_tasks();
+std::string help_of_tasks();
+
 struct RunConfig {
   int64_t seed = 1;
+  std::string task = "language_modelling";
   std::string precision = "fp32";
   std::string output = "runs/default";
   std::string log_level = "info";
@@ -182,6 +187,8 @@ struct RunConfig {
   static void visit(V& v, Self& s) {
     v.field("seed", s.seed, "of initial weights, data order, dropout and random routing",
             at_least(0));
+    v.field("task", s.task, "what the model is trained for; " + help_of_tasks(),
+            one_of(names_of_tasks()));
     v.field("precision", s.precision,
             "bf16: matrix products in bfloat16, with fp32 master weights and gate",
             one_of({"fp32", "bf16"}));
