@@ -1,7 +1,7 @@
 // Multi-head self-attention with grouped-query heads, causal or not, rotary or not.
 #pragma once
 
-#include "core/ops/attention.h"
+#include "core/ops/kv_cache.h"
 #include "layers/linear.h"
 #include "layers/step_context.h"
 #include "layers/token_rows.h"
@@ -45,10 +45,11 @@ class SelfAttention : public Module {
     return output_.product(mixed);
   }
 
-  // One or more new rows of a single sequence against the keys and values seen so far, which
-  // `cache` takes up. x [rows, width]; inference only.
-  PendingBias step(const Tensor& x, KvCache& cache) const {
-    Tensor mixed = attention_step(qkv_.forward(x), shape(1, x.rows()), cache);
+  // New rows of the cache's sequences, padded or full, against the keys and values seen so far,
+  // which `cache` takes up. x [rows.rows, width]; inference only.
+  PendingBias step(const Tensor& x, const TokenRows& rows, KvCache& cache) const {
+    Tensor mixed =
+        attention_step(qkv_.forward(x), shape(rows.samples, rows.sequence), cache, rows.lengths);
     return output_.product(mixed);
   }
 

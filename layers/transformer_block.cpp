@@ -30,7 +30,7 @@ Tensor TransformerBlock::forward(const Tensor& x, const StepContext& context,
 
 Tensor TransformerBlock::step(const Tensor& x, const StepContext& context, const TokenRows& rows,
                               KvCache& cache) {
-  return finish(x, attention_.step(attention_norm_.forward(x), cache), context, rows);
+  return finish(x, attention_.step(attention_norm_.forward(x), rows, cache), context, rows);
 }
 
 Tensor TransformerBlock::finish(const Tensor& x, const PendingBias& attended,

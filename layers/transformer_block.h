@@ -26,7 +26,7 @@ class TransformerBlock : public Module {
   // x [rows.rows, width] -> the same shape
   Tensor forward(const Tensor& x, const StepContext& context, const TokenRows& rows);
 
-  // The same for new rows of one sequence with cached keys and values; inference only.
+  // The same for new rows of sequences with cached keys and values; inference only.
   Tensor step(const Tensor& x, const StepContext& context, const TokenRows& rows, KvCache& cache);
 
   FeedForwardLayer& feed_forward() { return *feed_forward_; }

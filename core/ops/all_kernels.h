@@ -9,6 +9,7 @@
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
 #include "core/ops/grouped_linear.h"
+#include "core/ops/kv_cache.h"
 #include "core/ops/linear_cross_entropy.h"
 #include "core/ops/matmul.h"
 #include "core/ops/norm.h"
@@ -33,10 +34,11 @@ using AllKernels =
     KernelList<FillArgs, ConvertArgs, AccumulateArgs, MatmulArgs, GroupedMatmulArgs, ColumnSumArgs,
                ElementwiseArgs, SumArgs, BroadcastArgs, EmbeddingArgs, EmbeddingBackwardArgs,
                NormArgs, NormBackwardArgs, DropoutArgs, DropoutBackwardArgs, BiasActivationArgs,
-               BiasActivationBackwardArgs, AttentionArgs, AttentionBackwardArgs, AttentionStepArgs,
-               GateScoresArgs, SelectExpertsArgs, CompactSelectionArgs, RoutingWeightsArgs,
-               RoutingBackwardArgs, GateProductBackwardArgs, RoutingSumsArgs, SortByExpertArgs,
-               GatherRowsArgs, ScatterRowsArgs, SumRowsArgs, CombineBackwardArgs, CrossEntropyArgs,
-               LossSumArgs, AdamWArgs, SumOfSquaresArgs>;
+               BiasActivationBackwardArgs, AttentionArgs, AttentionBackwardArgs, AppendKeysArgs,
+               CopySequencesArgs, NextPositionsArgs, GateScoresArgs, SelectExpertsArgs,
+               CompactSelectionArgs, RoutingWeightsArgs, RoutingBackwardArgs,
+               GateProductBackwardArgs, RoutingSumsArgs, SortByExpertArgs, GatherRowsArgs,
+               ScatterRowsArgs, SumRowsArgs, CombineBackwardArgs, CrossEntropyArgs, LossSumArgs,
+               AdamWArgs, SumOfSquaresArgs>;
 
 }  // namespace adagate

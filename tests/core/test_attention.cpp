@@ -1,13 +1,12 @@
-// Blockwise attention against the textbook formula, written out here with a [sequence, sequence]
-// matrix.
+// Blockwise self-attention against the textbook formula.
 #include <algorithm>
 #include <cmath>
-#include <complex>
 #include <cstring>
 
 #include "core/ops/attention.h"
+#include "tests/support/attention_reference.h"
 #include "tests/support/gradient_check.h"
-#include "tests/support/op_cases_rows.h"
+#include "tests/support/op_cases_attention.h"
 #include "tests/support/tested_tiles.h"
 
 #ifdef _OPENMP
@@ -36,56 +35,10 @@ Problem problem(const AttentionVariant& v, int64_t sequence) {
   return p;
 }
 
-// Element d of one head's vector, rotated by its position as a complex number (x[i], x[i + half]).
-// The angle is an f32 number, as in Transformers.
-double rotated(const double* x, int64_t d, int64_t position, const AttentionShape& s) {
-  if (s.rotary_base == 0) return x[d];
-  const int64_t half = s.head_dim / 2, i = d % half;
-  const float exponent = static_cast<float>(2 * i) / static_cast<float>(s.head_dim);
-  const auto wavelength = static_cast<float>(std::pow(s.rotary_base, exponent));
-  const double angle = static_cast<float>(position) * (1 / wavelength);
-  const auto z = std::complex<double>(x[i], x[i + half]) * std::polar(1.0, angle);
-  return d < half ? z.real() : z.imag();
-}
-
-std::vector<double> reference(const Problem& p) {
-  const AttentionShape& s = p.shape;
-  const int64_t T = s.sequence, D = s.head_dim, width = (s.heads + 2 * s.kv_heads) * D;
-  const double scale = s.scale != 0 ? s.scale : 1 / std::sqrt(static_cast<double>(D));
-  const DropoutMask mask(p.site.probability);
-  std::vector<double> out(static_cast<size_t>(s.batch * T * s.heads * D), 0.0);
-  for (int64_t b = 0; b < s.batch; ++b) {
-    const int64_t length = p.lengths ? p.lengths.data<int32_t>()[b] : T;
-    for (int64_t h = 0; h < s.heads; ++h) {
-      const int64_t kv = h / (s.heads / s.kv_heads);
-      auto vector = [&](int64_t t, int64_t head) {
-        return p.qkv.data<double>() + (b * T + t) * width + head * D;
-      };
-      for (int64_t t = 0; t < length; ++t) {
-        const int64_t seen = s.causal ? t + 1 : length;
-        std::vector<double> weight(static_cast<size_t>(seen));
-        for (int64_t n = 0; n < seen; ++n) {
-          double score = 0;
-          for (int64_t d = 0; d < D; ++d)
-            score += rotated(vector(t, h), d, t, s) * rotated(vector(n, s.heads + kv), d, n, s);
-          weight[static_cast<size_t>(n)] = scale * score;
-        }
-        const double largest = *std::max_element(weight.begin(), weight.end());
-        double sum = 0;
-        for (double& w : weight) sum += w = std::exp(w - largest);
-        const auto id = static_cast<uint64_t>(p.ids.data<int64_t>()[b * T + t]);
-        const uint32_t key = attention_row_key(p.site.rng.row_key(id), static_cast<uint32_t>(h));
-        for (int64_t n = 0; n < seen; ++n) {
-          double w = weight[static_cast<size_t>(n)] / sum;
-          if (p.site.active()) w *= mask.factor(key, static_cast<uint32_t>(n));
-          for (int64_t d = 0; d < D; ++d)
-            out[static_cast<size_t>(((b * T + t) * s.heads + h) * D + d)] +=
-                w * vector(n, s.heads + s.kv_heads + kv)[d];
-        }
-      }
-    }
-  }
-  return out;
+Tensor reference(const Problem& p) {
+  const int64_t k = p.shape.heads * p.shape.head_dim, v = k + p.shape.kv_heads * p.shape.head_dim;
+  return plain_attention(
+      {p.shape, {p.qkv, 0}, {p.qkv, k}, {p.qkv, v}, {p.lengths, p.lengths, {}}, p.site, p.ids});
 }
 
 Tensor run(const Problem& p, DType type = DType::f64) {
@@ -118,7 +71,7 @@ TEST_CASE("attention follows the formula across block borders") {
     for (int64_t sequence : {1, 2, 15, 64, 129, 200}) {
       INFO(v.name << ", sequence " << sequence);
       Problem p = problem(v, sequence);
-      Tensor expected = Tensor::from(std::span<const double>(reference(p)), run(p).shape());
+      Tensor expected = reference(p);
       CHECK(relative_error(run(p), expected) < 1e-12);
       CHECK(relative_error(run(p, DType::f32), expected) < 1e-5);
       for (MatrixTiles tiles : tested_tiles()) {
@@ -136,7 +89,7 @@ TEST_CASE("attention follows the formula when scores lie hundreds apart") {
     Problem p = problem(v, 150);
     for (int64_t i = 0; i < p.qkv.numel(); ++i) p.qkv.data<double>()[i] *= 16;
     p.qkv = p.qkv.to(DType::bf16).to(DType::f64);
-    Tensor expected = Tensor::from(std::span<const double>(reference(p)), run(p).shape());
+    Tensor expected = reference(p);
     CHECK(relative_error(run(p), expected) < 1e-10);
     CHECK(relative_error(run(p, DType::f32), expected) < 2e-3);
     // Turned by their positions, bf16 numbers are rounded, and such scores with them.
@@ -207,59 +160,6 @@ TEST_CASE("attention refuses what does not fit") {
   CHECK_THROWS_AS(attention(qkv, s, {}, {Rng(), 0.5}, {}), Error);
   s.batch = 0;
   CHECK(attention(Tensor::empty({0, 96}, DType::f32), s, {}, {}, {}).numel() == 0);
-}
-
-TEST_CASE("attention by steps equals attention at once") {
-  // A base of its own: no other test has made the tables longer than these steps ask for.
-  for (double rotary : {0.0, 150.0}) {
-    for (int64_t head_dim : {6, 80}) {
-      for (DType type : {DType::f64, DType::f32, DType::bf16}) {
-        INFO("rotary " << rotary << ", head_dim " << head_dim << ", " << name_of(type));
-        AttentionShape s{.batch = 1,
-                         .sequence = 91,
-                         .heads = 4,
-                         .kv_heads = 2,
-                         .head_dim = head_dim,
-                         .rotary_base = rotary};
-        Tensor qkv = random_normal({91, 8 * head_dim}, 1).to(type);
-        const double bound = type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-5 : 2e-2;
-        KvCache cache;
-        Tensor steps = Tensor::empty({91, 4 * head_dim}, type);
-        // Many rows at once, also behind an odd number of cached ones, and one by one.
-        for (int64_t at = 0, rows = 41; at < 91; at += rows, rows = at < 77 ? 1 : 14) {
-          AttentionShape step = s;
-          step.sequence = rows;
-          Tensor part = attention_step(qkv.slice(at, at + rows).clone(), step, cache);
-          steps.slice(at, at + rows).copy_from(part);
-          CHECK(cache.length == at + rows);
-        }
-        CHECK(relative_error(steps, attention(qkv, s, {}, {}, {})) < bound);
-      }
-    }
-  }
-}
-
-TEST_CASE("attention by steps, both ways: rows see those that came before or with them") {
-  for (DType type : {DType::f64, DType::f32, DType::bf16}) {
-    AttentionShape s{.batch = 1,
-                     .heads = 4,
-                     .kv_heads = 2,
-                     .head_dim = 6,
-                     .causal = false,
-                     .rotary_base = 150.0};
-    Tensor qkv = random_normal({40, 8 * s.head_dim}, 1).to(type);
-    const double bound = type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-5 : 2e-2;
-    KvCache cache;
-    for (int64_t rows : {3, 1, 5, 9, 7, 12}) {  // up to 7 row by row, more blockwise
-      const int64_t at = cache.length, end = at + rows;
-      INFO(name_of(type) << ", rows " << at << " to " << end);
-      s.sequence = rows;
-      Tensor part = attention_step(qkv.slice(at, end).clone(), s, cache);
-      s.sequence = end;
-      Tensor whole = attention(qkv.slice(0, end).clone(), s, {}, {}, {});
-      CHECK(relative_error(part, whole.slice(at, end)) < bound);
-    }
-  }
 }
 
 TEST_CASE("rotary tables hold the angles of their base, however long they have become") {

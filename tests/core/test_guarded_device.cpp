@@ -95,16 +95,25 @@ TEST_CASE("Every op on a guarded device gives the CPU's bits, and every kernel r
   });
   on_both([](Device device) {
     constexpr int64_t kRows = 3;
-    AttentionShape shape{.batch = 1,
+    AttentionShape shape{.batch = 2,
                          .sequence = kRows,
                          .heads = 4,
                          .kv_heads = 2,
                          .head_dim = 8,
                          .rotary_base = 10000};
-    Tensor qkv = random_normal({kRows, 64}, 1).to(DType::f32).to(device);
-    KvCache cache;
-    Tensor first = attention_step(qkv, shape, cache), second = attention_step(qkv, shape, cache);
-    return std::vector{first, second};
+    auto integers = [&](std::vector<int32_t> values) {
+      return Tensor::from(std::span<const int32_t>(values), {2}, device);
+    };
+    Tensor qkv = random_normal({2 * kRows, 64}, 1).to(DType::f32).to(device);
+    KvCache cache{.sequences = 2};
+    std::vector<Tensor> all{next_positions(cache, kRows, device)};
+    all.push_back(attention_step(qkv, shape, cache, integers({3, 1})));
+    cache.reorder(integers({1, 0}));
+    for (int64_t length = cache.length; length < 70; length = cache.length)
+      all.push_back(attention_step(qkv, shape, cache));
+    all.push_back(next_positions(cache, kRows, device));
+    all.push_back(attention_to_cache({qkv}, shape, cache, integers({0, 3})));
+    return all;
   });
   on_both([](Device device) {
     Tensor x = random_normal({40, 24}, 1).to(DType::f32).to(device);

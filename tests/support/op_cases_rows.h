@@ -1,7 +1,6 @@
-// Ops that work on rows: norms, embedding, dropout, elementwise; and attention.
+// Ops that work on rows: norms, embedding, dropout, elementwise.
 #pragma once
 
-#include "core/ops/attention.h"
 #include "core/ops/dropout.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
@@ -91,69 +90,6 @@ inline std::vector<OpCase> row_cases() {
   cases.push_back({.name = "sum", .inputs = two, .function = [](std::span<const Tensor> in) {
                      return std::vector{sum(mul(in[0], in[1]))};
                    }});
-  return cases;
-}
-
-struct AttentionVariant {
-  const char* name;
-  AttentionShape shape;  // batch and head counts; the sequence comes from the size
-  double dropout = 0;
-  bool lengths = false;
-};
-
-inline std::vector<AttentionVariant> attention_variants() {
-  return {
-      {"causal", {.batch = 2, .heads = 2, .kv_heads = 2, .head_dim = 4}},
-      {"both ways, lengths",
-       {.batch = 3, .heads = 1, .kv_heads = 1, .head_dim = 5, .causal = false},
-       0,
-       true},
-      {"causal, grouped, rotary, lengths, dropout",
-       {.batch = 2, .heads = 4, .kv_heads = 2, .head_dim = 6, .rotary_base = 100.0},
-       0.3,
-       true},
-      {"both ways, one key head, own scale, dropout",
-       {.batch = 1, .heads = 3, .kv_heads = 1, .head_dim = 16, .causal = false, .scale = 0.5},
-       0.2},
-      // Whole vectors and a rest of a head's dimensions.
-      {"causal, wide heads", {.batch = 1, .heads = 1, .kv_heads = 1, .head_dim = 64}},
-      {"causal, grouped, wide heads, dropout",
-       {.batch = 1, .heads = 2, .kv_heads = 1, .head_dim = 40},
-       0.1},
-  };
-}
-
-// Lengths from none to all.
-inline Tensor attention_lengths(int64_t batch, int64_t sequence, Device device = {}) {
-  Tensor lengths = Tensor::empty({batch}, DType::i32);
-  for (int64_t i = 0; i < batch; ++i)
-    lengths.data<int32_t>()[i] =
-        static_cast<int32_t>(i * sequence / std::max<int64_t>(1, batch - 1));
-  return lengths.to(device);
-}
-
-inline std::vector<OpCase> attention_cases() {
-  std::vector<OpCase> cases;
-  for (const AttentionVariant& v : attention_variants()) {
-    cases.push_back({.name = std::string("attention ") + v.name,
-                     .inputs =
-                         [v](int64_t n) {
-                           const AttentionShape& s = v.shape;
-                           return std::vector<OpInput>{{random_normal(
-                               {s.batch * n, (s.heads + 2 * s.kv_heads) * s.head_dim}, 1)}};
-                         },
-                     .function =
-                         [v](std::span<const Tensor> in) {
-                           AttentionShape s = v.shape;
-                           s.sequence = in[0].rows() / s.batch;
-                           Tensor lengths =
-                               v.lengths ? attention_lengths(s.batch, s.sequence, in[0].device())
-                                         : Tensor();
-                           return std::vector{attention(in[0], s, lengths, dropout_site(v.dropout),
-                                                        row_ids(in[0].rows(), in[0].device()))};
-                         },
-                     .tolerance = {.f32 = 5e-6}});
-  }
   return cases;
 }
 

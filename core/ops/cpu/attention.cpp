@@ -8,6 +8,7 @@
 #include "core/ops/attention.h"
 
 #include "core/base/threads.h"
+#include "core/ops/cpu/attention_rows.h"
 #include "core/ops/cpu/attention_tiles.h"
 
 namespace adagate {
@@ -30,8 +31,8 @@ class Forward {
       : args_(args),
         unit_(args, unit),
         first_(first_query),
-        last_(std::min(last_query, args.sequence)),
-        keys_(std::max<int64_t>(0, unit_.key_limit(last_))),
+        last_(std::min(last_query, args.queries)),
+        keys_(std::max<int64_t>(0, unit_.key_limit(std::min(last_, unit_.queries)))),
         padded_keys_(round_up(keys_, kKeyStep)),
         next_unit_(next_unit) {
     const int64_t dim = unit_.padded_dim;
@@ -49,8 +50,8 @@ class Forward {
   static int64_t scratch(const AttentionArgs& args) {
     const int64_t dim = AttentionUnit<T>(args, 0).padded_dim;
     const int64_t forms = Unit::kLeftByRow ? 3 : 2;
-    return forms * round_up(args.start + args.sequence, kKeyStep) * dim / kDepth +
-           2 * kPanel<C> * dim / kDepth + 2 * (kPanel<C> + 1) * dim + kKeys * kPanel<C>;
+    return forms * round_up(args.keys, kKeyStep) * dim / kDepth + 2 * kPanel<C> * dim / kDepth +
+           2 * (kPanel<C> + 1) * dim + kKeys * kPanel<C>;
   }
 
   void run() {
@@ -84,10 +85,10 @@ class Forward {
 
   // The queries [first, first + kPanel) of one head.
   void panel(int64_t head, int64_t first) {
-    const int64_t dim = unit_.padded_dim, end = std::min(first + kPanel<C>, args_.sequence);
+    const int64_t dim = unit_.padded_dim, end = std::min(first + kPanel<C>, args_.queries);
     const int64_t real_end = std::clamp(unit_.queries, first, end);  // rows past it are zero
     const int64_t limit = unit_.key_limit(real_end);
-    auto output = unit_.output_rows(static_cast<T*>(args_.output), head);
+    const auto output = unit_.template rows<T>(args_.output, head);
     C* lse = args_.lse ? unit_.lse(head) : nullptr;
     for (int64_t t = real_end; t < end; ++t) {
       std::fill_n(output.row(t), args_.head_dim, T{});
@@ -95,8 +96,7 @@ class Forward {
     }
     if (real_end == first) return;
     pack_keys(limit);
-    const auto q_rows = unit_.q_rows(static_cast<const T*>(args_.qkv), head);
-    pack_by_row<Operands>(q_rows, first, real_end, kPanel<C>, args_.head_dim, dim,
+    pack_by_row<Operands>(unit_.query_rows(head), first, real_end, kPanel<C>, args_.head_dim, dim,
                           unit_.query_rotary(), spare_, q_);
     transpose(kPanel<C>, row_elements(), q_, row_elements(), q_transposed_, kPanel<C>);
     if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, real_end - first, keys32_);
@@ -119,18 +119,17 @@ class Forward {
 
   // Has the rows that are read next, and those that this panel writes, fetched during its products.
   void expect_rows(int64_t head, int64_t first, int64_t end, int64_t limit) {
-    const T* qkv = static_cast<const T*>(args_.qkv);
     prefetch_.clear(args_.head_dim * static_cast<int64_t>(sizeof(T)));
-    prefetch_.add(unit_.output_rows(static_cast<T*>(args_.output), head), first, end);
+    prefetch_.add(unit_.template rows<T>(args_.output, head), first, end);
     const int64_t next_end = std::min(end + kPanel<C>, last_);
-    prefetch_.add(unit_.q_rows(qkv, head), end, next_end);
+    prefetch_.add(unit_.query_rows(head), end, next_end);
     if (packed_ < keys_) {
       const int64_t next_keys = std::min(packed_ + kPanel<C>, keys_);
       prefetch_.add(unit_.keys(), packed_, next_keys);
       prefetch_.add(unit_.values(), packed_, next_keys);
     } else if (end == last_ && next_unit_ >= 0) {
       const AttentionUnit<T> next(args_, next_unit_);
-      prefetch_.add(next.q_rows(qkv, next.kv_head * next.group), 0, std::min(kPanel<C>, last_));
+      prefetch_.add(next.query_rows(next.kv_head * next.group), 0, std::min(kPanel<C>, last_));
       prefetch_.add(next.keys(), 0, std::min(kPanel<C>, keys_));
       prefetch_.add(next.values(), 0, std::min(kPanel<C>, keys_));
     }
@@ -157,7 +156,7 @@ class Forward {
             depth, 0, k, depth, q_transposed_ + L, kPanel<C>, to + L, kPanel<C>);
       }
     }
-    for (int j = 0; j < 2; ++j) softmax(j, args_.start + first + j * L, key, seen[j]);
+    for (int j = 0; j < 2; ++j) softmax(j, unit_.start + first + j * L, key, seen[j]);
     if (key == 0) {
       mix<Write::overwrite>(key, seen);
       return;
@@ -280,10 +279,10 @@ class Forward {
 template <class T, class Unit>
 void forward(const AttentionArgs& a) {
   using C = Compute<T>;
-  const int64_t units = a.batch * a.kv_heads, panels = (a.sequence + kPanel<C> - 1) / kPanel<C>;
+  const int64_t units = a.batch * a.kv_heads, panels = (a.queries + kPanel<C> - 1) / kPanel<C>;
   if (units == 0 || panels == 0) return;
   // Cut the queries of a unit only as far as the threads need it: each slice packs K and V again.
-  const int threads = threads_for(units * a.sequence * (a.start + a.sequence) * a.head_dim);
+  const int threads = threads_for(units * a.queries * a.keys * a.head_dim);
   const int64_t slices = std::clamp<int64_t>((4 * threads + units - 1) / units, 1, panels);
   const int64_t per_slice = (panels + slices - 1) / slices * kPanel<C>;
   const Scratch<C> scratch(threads, Forward<T, Unit>::scratch(a));
@@ -291,7 +290,7 @@ void forward(const AttentionArgs& a) {
   for (int64_t i = 0; i < units * slices; ++i) {
     const int64_t slice = slices - 1 - i / units;  // the longest (causal) first
     const int64_t first = slice * per_slice;
-    if (first < a.sequence)
+    if (first < a.queries)
       Forward<T, Unit>(a, i % units, first, first + per_slice,
                        slices == 1 && i + threads < units ? i + threads : -1,
                        scratch.of_this_thread())
@@ -299,9 +298,27 @@ void forward(const AttentionArgs& a) {
   }
 }
 
+// The rotary tables end where the caller has them end.
+void check_starts(const AttentionArgs& a) {
+  for (int64_t b = 0; a.starts && b < a.batch; ++b) {
+    const int64_t start = a.starts[b];
+    const int64_t rows =
+        a.query_lengths ? std::clamp<int64_t>(a.query_lengths[b], 0, a.queries) : a.queries;
+    check(start >= 0, "attention: the queries of sample {} begin at position {}", b, start);
+    check(!a.cosines || start + rows <= a.positions,
+          "attention: {} queries of sample {} begin at position {} of {}", rows, b, start,
+          a.positions);
+  }
+}
+
 }  // namespace
 
 void launch(CpuStream&, const AttentionArgs& a) {
+  check_starts(a);
+  if (goes_row_by_row(a)) {
+    attend_row_by_row(a);
+    return;
+  }
   visit_floating(a.dtype, [&](auto type) {
     using T = decltype(type);
     on_product_unit<T>([&](auto unit) { forward<T, decltype(unit)>(a); });

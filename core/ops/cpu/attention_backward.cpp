@@ -39,7 +39,8 @@ class Backward {
         args_(args.forward),
         unit_(args.forward, unit),
         range_(range),
-        last_key_(std::min(range.last_key, unit_.key_limit(range.last_query))),
+        last_key_(
+            std::min(range.last_key, unit_.key_limit(std::min(range.last_query, unit_.queries)))),
         keys_(std::max<int64_t>(0, last_key_ - range.first_key)),
         padded_keys_(round_up(keys_, kKeyStep)),
         next_unit_(next_unit) {
@@ -102,13 +103,14 @@ class Backward {
     const int64_t dim = unit_.padded_dim, width = row_elements(), count = args_.head_dim;
     const int64_t begin = range_.first_key + packed_;
     if (end <= begin) return;
-    const T* qkv = static_cast<const T*>(args_.qkv);
-    const auto k = unit_.k_rows(qkv), v = unit_.v_rows(qkv);
+    // Products read whole steps of keys, pairs of rows stay together.
+    end = std::min(last_key_, range_.first_key + round_up(end - range_.first_key, kPanel<C>));
+    const auto k = unit_.keys(), v = unit_.values();
     const int64_t rows = (end == last_key_ ? padded_keys_ : end - range_.first_key) - packed_;
     const int64_t at = packed_ * width;
-    pack_by_row<Operands>(k, begin, end, rows, count, dim, unit_.rotary, spare_, k_ + at);
+    pack_by_row<Operands>(k, begin, end, rows, count, dim, unit_.key_rotary(), spare_, k_ + at);
     if (kDepth > 1)
-      pack_by_column<Operands>(k, begin, end, rows, count, dim, unit_.rotary, spare_,
+      pack_by_column<Operands>(k, begin, end, rows, count, dim, unit_.key_rotary(), spare_,
                                k_columns_ + at);
     if constexpr (Unit::kLeftByRow)
       transpose(rows / kDepth, dim, k_columns_ + at, dim, k_transposed_ + packed_ / kDepth,
@@ -118,25 +120,26 @@ class Backward {
   }
 
   void write_key_gradients() {
-    T* dqkv = static_cast<T*>(grad_.dqkv);
-    const int64_t dim = unit_.padded_dim, k0 = range_.first_key, k1 = k0 + keys_;
-    unpack_rows(dk_, dim, k0, k1, args_.head_dim, unit_.rotary, static_cast<C>(args_.scale),
-                grad_.accumulate, unit_.k_rows(dqkv));
-    unpack_rows(dv_, dim, k0, k1, args_.head_dim, RotaryRows<C>{}, C(1), grad_.accumulate,
-                unit_.v_rows(dqkv));
-    if (grad_.accumulate) return;
-    for (int64_t t = k1; t < range_.last_key; ++t) {
-      std::fill_n(unit_.k_rows(dqkv).row(t), args_.head_dim, T{});
-      std::fill_n(unit_.v_rows(dqkv).row(t), args_.head_dim, T{});
-    }
+    write_key_gradient(grad_.dk, dk_, unit_.key_rotary(), static_cast<C>(args_.scale),
+                       grad_.accumulate_dk);
+    write_key_gradient(grad_.dv, dv_, RotaryRows<C>{}, C(1), grad_.accumulate_dv);
+  }
+  void write_key_gradient(const HeadsView& view, const C* sums, const RotaryRows<C>& rotary,
+                          C factor, bool accumulate) {
+    if (!view.data) return;
+    const auto to = unit_.template rows<T>(view, unit_.kv_head);
+    const int64_t begin = range_.first_key, met = begin + std::min(keys_, summed_);
+    unpack_rows(sums, unit_.padded_dim, begin, met, args_.head_dim, rotary, factor, accumulate, to);
+    if (accumulate) return;
+    for (int64_t t = met; t < range_.last_key; ++t) std::fill_n(to.row(t), args_.head_dim, T{});
   }
 
   // The queries [first, first + kTile) of one head against all keys of the range.
   void tile(int64_t head, int64_t first) {
-    const int64_t dim = unit_.padded_dim, end = std::min(first + kTile<C>, args_.sequence);
+    const int64_t dim = unit_.padded_dim, end = std::min(first + kTile<C>, args_.queries);
     const int64_t real_end = std::clamp(unit_.queries, first, end);
-    auto dq = unit_.q_rows(static_cast<T*>(grad_.dqkv), head);
-    if (range_.want_dq && !grad_.accumulate) {
+    const auto dq = range_.want_dq ? unit_.template rows<T>(grad_.dq, head) : HeadRows<T>{};
+    if (range_.want_dq && !grad_.accumulate_dq) {
       for (int64_t t = real_end; t < end; ++t) std::fill_n(dq.row(t), args_.head_dim, T{});
     }
     const int64_t limit = std::min(last_key_, unit_.key_limit(real_end));
@@ -153,17 +156,17 @@ class Backward {
       const int64_t begin = first + column;
       transpose(dim, kPanel<C>, dq_transposed_ + column * dim, kPanel<C>, dq_, dim);
       unpack_rows(dq_, dim, begin, std::min(begin + kPanel<C>, real_end), args_.head_dim,
-                  unit_.rotary, static_cast<C>(args_.scale), grad_.accumulate, dq);
+                  unit_.query_rotary(), static_cast<C>(args_.scale), grad_.accumulate_dq, dq);
     }
   }
 
   // q and dO in all forms, and per query the log-sum-exp and delta = dO . O.
   void load_tile(int64_t head, int64_t first, int64_t end) {
     columns_ = round_up(end - first, kPanel<C>);
-    const auto q = unit_.q_rows(static_cast<const T*>(args_.qkv), head);
-    const auto dout = unit_.output_rows(static_cast<const T*>(grad_.doutput), head);
-    const auto out = unit_.output_rows(static_cast<const T*>(args_.output), head);
-    all_forms(q, first, end, unit_.rotary, q_, q_columns_, q_transposed_);
+    const auto dout = unit_.template rows<const T>(grad_.doutput, head);
+    const auto out = unit_.template rows<const T>(args_.output, head);
+    all_forms(unit_.query_rows(head), first, end, unit_.query_rotary(), q_, q_columns_,
+              q_transposed_);
     all_forms(dout, first, end, {}, dout_, dout_columns_, dout_transposed_);
     for (int64_t i = 0; i < columns_; ++i) {
       const int64_t t = first + i;
@@ -191,28 +194,27 @@ class Backward {
   // Has the rows that are read next, and those that are written after this tile, fetched during its
   // products.
   void expect_rows(int64_t head, int64_t first, int64_t end, int64_t limit) {
-    const T* qkv = static_cast<const T*>(args_.qkv);
-    T* dqkv = static_cast<T*>(grad_.dqkv);
     prefetch_.clear(args_.head_dim * static_cast<int64_t>(sizeof(T)));
-    if (range_.want_dq) prefetch_.add(unit_.q_rows(dqkv, head), first, end);
+    if (range_.want_dq) prefetch_.add(unit_.template rows<T>(grad_.dq, head), first, end);
     if (end < range_.last_query) {
       const int64_t next_end = std::min(end + kTile<C>, range_.last_query);
       expect_queries(unit_, head, end, next_end);
       if (packed_ < keys_) {
-        prefetch_.add(unit_.k_rows(qkv), end, next_end);
-        prefetch_.add(unit_.v_rows(qkv), end, next_end);
+        const int64_t next_key = range_.first_key + packed_;
+        const int64_t next_keys = std::min(next_key + kTile<C>, last_key_);
+        prefetch_.add(unit_.keys(), next_key, next_keys);
+        prefetch_.add(unit_.values(), next_key, next_keys);
       }
     } else {
-      if (range_.want_dkv) {
-        prefetch_.add(unit_.k_rows(dqkv), range_.first_key, last_key_);
-        prefetch_.add(unit_.v_rows(dqkv), range_.first_key, last_key_);
+      for (const HeadsView* view : {&grad_.dk, &grad_.dv}) {
+        if (range_.want_dkv && view->data)
+          prefetch_.add(unit_.template rows<T>(*view, unit_.kv_head), range_.first_key, last_key_);
       }
       if (next_unit_ >= 0) {
         const AttentionUnit<T> next(args_, next_unit_);
-        const int64_t count = std::min(kTile<C>, args_.sequence);
-        expect_queries(next, next.kv_head * next.group, 0, count);
-        prefetch_.add(next.k_rows(qkv), 0, count);
-        prefetch_.add(next.v_rows(qkv), 0, count);
+        expect_queries(next, next.kv_head * next.group, 0, std::min(kTile<C>, args_.queries));
+        prefetch_.add(next.keys(), 0, std::min(kTile<C>, args_.keys));
+        prefetch_.add(next.values(), 0, std::min(kTile<C>, args_.keys));
       }
     }
     const int64_t groups = round_up(limit - range_.first_key, Unit::kRows) / Unit::kRows;
@@ -221,9 +223,9 @@ class Backward {
                      groups);
   }
   void expect_queries(const AttentionUnit<T>& unit, int64_t head, int64_t begin, int64_t end) {
-    prefetch_.add(unit.q_rows(static_cast<const T*>(args_.qkv), head), begin, end);
-    prefetch_.add(unit.output_rows(static_cast<const T*>(grad_.doutput), head), begin, end);
-    prefetch_.add(unit.output_rows(static_cast<const T*>(args_.output), head), begin, end);
+    prefetch_.add(unit.query_rows(head), begin, end);
+    prefetch_.add(unit.template rows<const T>(grad_.doutput, head), begin, end);
+    prefetch_.add(unit.template rows<const T>(args_.output, head), begin, end);
   }
 
   void block(int64_t first, int64_t key, int64_t count) {
@@ -246,7 +248,8 @@ class Backward {
   void add_to_keys(int64_t first, int64_t key, int64_t n) {
     constexpr int64_t kWidth = kTile<C> / kDepth;
     const int64_t dim = unit_.padded_dim, to = (key + n - range_.first_key) * dim;
-    int64_t begin = (args_.causal ? std::max<int64_t>(0, key + n - first) : 0) / kDepth;
+    const int64_t earlier = key + n - (unit_.start + first);  // queries before the first key
+    int64_t begin = (args_.causal ? std::max<int64_t>(0, earlier) : 0) / kDepth;
     begin -= begin % Unit::kDepthStep;  // weights of queries that don't see a key are 0
     const int64_t depth = columns_ / kDepth - begin;
     add_rows<kWrite>(depth, weight_rows_ + n * kWidth + begin, dout_columns_ + begin * dim,
@@ -345,7 +348,7 @@ class Backward {
     Queries q[2];
     int64_t plain[2];  // keys that all of the vector's queries see
     for (int j = 0; j < 2; ++j) {
-      const int64_t i = column + j * L, first = begin + j * L;
+      const int64_t i = column + j * L, first = unit_.start + begin + j * L;
       q[j] = {first,       load(lse_ + i),        load(delta_ + i),
               keys32_ + i, weights_ + at + j * L, dscores_ + at + j * L};
       plain[j] = args_.causal ? std::clamp<int64_t>(first + 1 - key, 0, seen[j]) : seen[j];
@@ -416,42 +419,69 @@ class Backward {
   alignas(kVectorBytes) uint32_t keys32_[kTile<C>] = {};
 };
 
+// How one side, queries or keys, is cut among the threads.
+struct Slices {
+  int64_t count, step;
+};
+
+// Slices of whole tiles. kTile is a multiple of kKeys.
+template <class C>
+Slices slices_of(int64_t rows, int64_t units, int threads) {
+  const int64_t tiles = std::max<int64_t>(1, (rows + kTile<C> - 1) / kTile<C>);
+  const int64_t count = std::clamp<int64_t>((6 * threads + units - 1) / units, 1, tiles);
+  return {count, (tiles + count - 1) / count * kTile<C>};
+}
+
+// dQ by slices of queries, dK and dV by slices of keys.
+template <class T, class Unit>
+void backward_by_slices(const AttentionBackwardArgs& args, const Range& whole, int threads,
+                        const Scratch<Compute<T>>& scratch) {
+  using C = Compute<T>;
+  const AttentionArgs& a = args.forward;
+  const int64_t units = a.batch * a.kv_heads;
+  const Slices queries = slices_of<C>(a.queries, units, threads);
+  const Slices keys = slices_of<C>(a.keys, units, threads);
+  const int64_t key_step = round_up(keys.step, kKeys), slices = std::max(queries.count, keys.count);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t i = 0; i < 2 * units * slices; ++i) {
+    const int64_t unit = i / 2 % units, slice = i / 2 / units;
+    Range range = whole;
+    range.want_dq = whole.want_dq && i % 2 == 0 && slice < queries.count;
+    range.want_dkv = whole.want_dkv && i % 2 != 0 && slice < keys.count;
+    if (range.want_dq) {  // the longest (causal) first
+      range.first_query = (queries.count - 1 - slice) * queries.step;
+      range.last_query = std::min(range.first_query + queries.step, a.queries);
+    } else if (range.want_dkv) {
+      range.first_key = slice * key_step;
+      range.last_key = std::min(range.first_key + key_step, a.keys);
+    } else {
+      continue;
+    }
+    if (range.want_dq ? range.first_query < a.queries : range.first_key < a.keys)
+      Backward<T, Unit>(args, unit, range, -1, scratch.of_this_thread()).run();
+  }
+}
+
 template <class T, class Unit>
 void backward(const AttentionBackwardArgs& args) {
   using C = Compute<T>;
   const AttentionArgs& a = args.forward;
-  const int64_t units = a.batch * a.kv_heads, length = a.sequence;
-  if (units == 0 || length == 0) return;
-  const int threads = threads_for(units * length * length * a.head_dim);
+  const int64_t units = a.batch * a.kv_heads;
+  if (units == 0) return;
+  const int threads = threads_for(units * a.queries * a.keys * a.head_dim);
   const double whole = static_cast<double>((units + threads - 1) / threads);
   const double sliced = 1.4 * static_cast<double>(units) / static_cast<double>(threads);
-  const Scratch<C> scratch(threads, Backward<T, Unit>::scratch(a, length));
-  if (whole <= sliced || length < 2 * kTile<C>) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t unit = 0; unit < units; ++unit)
-      Backward<T, Unit>(args, unit, {0, length, 0, length, true, true},
-                        unit + threads < units ? unit + threads : -1, scratch.of_this_thread())
-          .run();
+  const Range all{0, a.queries, 0, a.keys, args.dq.data != nullptr, args.dk.data || args.dv.data};
+  const Scratch<C> scratch(threads, Backward<T, Unit>::scratch(a, a.keys));
+  if (whole > sliced && std::max(a.queries, a.keys) >= 2 * kTile<C>) {
+    backward_by_slices<T, Unit>(args, all, threads, scratch);
     return;
   }
-  const int64_t tiles = (length + kTile<C> - 1) / kTile<C>;
-  const int64_t slices = std::clamp<int64_t>((6 * threads + units - 1) / units, 1, tiles);
-  const int64_t step = (tiles + slices - 1) / slices * kTile<C>;  // kTile is a multiple of kKeys
-  const int64_t key_step = round_up(step, kKeys);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t i = 0; i < 2 * units * slices; ++i) {
-    const int64_t unit = i / 2 % units, slice = i / 2 / units;
-    Range range{0, length, 0, length, i % 2 == 0, i % 2 != 0};
-    if (range.want_dq) {  // the longest (causal) first
-      range.first_query = (slices - 1 - slice) * step;
-      range.last_query = std::min(range.first_query + step, length);
-    } else {
-      range.first_key = slice * key_step;
-      range.last_key = std::min(range.first_key + key_step, length);
-    }
-    if (range.first_query < length && range.first_key < length)
-      Backward<T, Unit>(args, unit, range, -1, scratch.of_this_thread()).run();
-  }
+  for (int64_t unit = 0; unit < units; ++unit)
+    Backward<T, Unit>(args, unit, all, unit + threads < units ? unit + threads : -1,
+                      scratch.of_this_thread())
+        .run();
 }
 
 }  // namespace

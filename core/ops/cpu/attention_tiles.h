@@ -43,7 +43,7 @@ struct HeadRows {
 
 template <class C>
 struct RotaryRows {
-  const C* cosines = nullptr;  // [sequence, head_dim / 2]; null: no rotation
+  const C* cosines = nullptr;  // [positions, head_dim / 2]; null: no rotation
   const C* sines = nullptr;
 };
 
@@ -293,7 +293,7 @@ inline Vec<double> dropout_factors(const DropoutMask& mask, const uint32_t* keys
 // Dropout keys of the `count` queries from `first` of one head; lanes past them are unused.
 inline void dropout_keys(const AttentionArgs& a, int64_t sample, int64_t head, int64_t first,
                          int64_t count, uint32_t* keys) {
-  const int64_t* ids = a.row_ids + sample * a.sequence;
+  const int64_t* ids = a.row_ids + sample * a.queries;
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t row_key = a.rng.row_key(static_cast<uint64_t>(ids[first + i]));
     keys[i] = attention_row_key(row_key, static_cast<uint32_t>(head));
@@ -312,66 +312,45 @@ struct AttentionUnit {
         kv_head(unit % a.kv_heads),
         group(a.heads / a.kv_heads),
         padded_dim(round_up(a.head_dim, kColumns)),
-        queries(a.lengths ? std::clamp<int64_t>(a.lengths[sample], 0, a.sequence) : a.sequence),
-        seen(a.start + queries),
+        start(a.starts ? a.starts[sample] : 0),
+        seen(real_rows(a.key_lengths, a.keys)),
+        queries(seen > 0 ? real_rows(a.query_lengths, a.queries) : 0),
         rotary{static_cast<const C*>(a.cosines), static_cast<const C*>(a.sines)},
         args(a) {}
 
-  // Rows of q head, k or v in a matrix laid out like qkv.
+  // This sample's rows of a head; P: T, or const T where they are only read.
   template <class P>
-  HeadRows<P> q_rows(P* qkv, int64_t head) const {
-    return columns(qkv, head);
+  HeadRows<P> rows(const HeadsView& view, int64_t head) const {
+    return {static_cast<P*>(view.data) + sample * view.sample_stride + head * args.head_dim,
+            view.row_stride};
   }
-  template <class P>
-  HeadRows<P> k_rows(P* qkv) const {
-    return columns(qkv, args.heads + kv_head);
-  }
-  template <class P>
-  HeadRows<P> v_rows(P* qkv) const {
-    return columns(qkv, args.heads + args.kv_heads + kv_head);
-  }
-  // The keys and values that queries see, wherever they stand.
-  HeadRows<const T> keys() const {
-    return args.cached_keys ? cached(args.cached_keys) : k_rows(static_cast<const T*>(args.qkv));
-  }
-  HeadRows<const T> values() const {
-    return args.cached_values ? cached(args.cached_values)
-                              : v_rows(static_cast<const T*>(args.qkv));
-  }
-  // Angles of the queries; cached keys have been rotated.
+  HeadRows<const T> query_rows(int64_t head) const { return rows<const T>(args.q, head); }
+  HeadRows<const T> keys() const { return rows<const T>(args.k, kv_head); }
+  HeadRows<const T> values() const { return rows<const T>(args.v, kv_head); }
+  // Angles of the queries' and of the keys' rows.
   RotaryRows<C> query_rotary() const {
-    const int64_t skipped = rotary.cosines ? args.start * (args.head_dim / 2) : 0;
+    const int64_t skipped = rotary.cosines ? start * (args.head_dim / 2) : 0;
     return {rotary.cosines + skipped, rotary.sines + skipped};
   }
-  RotaryRows<C> key_rotary() const { return args.cached_keys ? RotaryRows<C>{} : rotary; }
-  // Rows of a head in a matrix laid out like the output.
-  template <class P>
-  HeadRows<P> output_rows(P* output, int64_t head) const {
-    const int64_t stride = args.heads * args.head_dim;
-    return {output + sample * args.sequence * stride + head * args.head_dim, stride};
-  }
+  RotaryRows<C> key_rotary() const { return args.rotate_keys ? rotary : RotaryRows<C>{}; }
   C* lse(int64_t head) const {
-    return static_cast<C*>(args.lse) + (sample * args.heads + head) * args.sequence;
+    return static_cast<C*>(args.lse) + (sample * args.heads + head) * args.queries;
   }
-  // Keys that queries before `query_end` see.
+  // Keys that the queries [0, query_end) see.
   int64_t key_limit(int64_t query_end) const {
-    return args.causal ? std::min(seen, args.start + query_end) : seen;
+    return args.causal ? std::min(seen, start + query_end) : seen;
   }
 
   int64_t sample, kv_head, group, padded_dim;
-  int64_t queries;  // rows of this sample that are not padding
-  int64_t seen;     // keys that exist for it
+  int64_t start;    // position of the first query
+  int64_t seen;     // keys that exist for this sample
+  int64_t queries;  // rows of it that are not padding; none without keys: there is nothing to mix
   RotaryRows<C> rotary;
   const AttentionArgs& args;
 
  private:
-  HeadRows<const T> cached(const void* rows) const {
-    return {static_cast<const T*>(rows) + kv_head * args.head_dim, args.kv_heads * args.head_dim};
-  }
-  template <class P>
-  HeadRows<P> columns(P* qkv, int64_t head) const {
-    const int64_t stride = (args.heads + 2 * args.kv_heads) * args.head_dim;
-    return {qkv + sample * args.sequence * stride + head * args.head_dim, stride};
+  int64_t real_rows(const int32_t* lengths, int64_t rows) const {
+    return lengths ? std::clamp<int64_t>(lengths[sample], 0, rows) : rows;
   }
 };
 
