@@ -20,7 +20,7 @@ namespace adagate {
 struct TokenRows {
   int64_t samples = 0;   // on this rank, possibly none
   int64_t sequence = 0;  // rows of each sample; packed: of the longest
-  int64_t start = 0;     // position of each sample's first row; above 0 if a cache has the others
+  int64_t start = 0;     // position of the first row, of the longest sample if a cache has others
   int64_t rows = 0;      // of all samples, padding included
 
   Tensor starts = {};      // i32 [samples + 1], empty when padded

@@ -1,8 +1,9 @@
-// What generation needs of a model: the probabilities of the next token of a sequence that is fed
-// piece by piece.
+// What generation needs of a model: the probabilities of the next token of sequences that are
+// fed piece by piece.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "layers/self_attention.h"
@@ -14,11 +15,13 @@ class AutoregressiveModel {
   virtual ~AutoregressiveModel() = default;
 
   virtual int64_t context() const = 0;  // most tokens of one sequence
-  virtual std::vector<KvCache> make_caches() const = 0;
-  // Feeds `tokens` (i32 [n]) of one sequence that continues `caches`; returns the logits
-  // [1, vocabulary] of the next token. Throws Error past the context. Collective over the ranks
-  // that share the model's experts.
-  virtual Tensor step(const Tensor& tokens, std::vector<KvCache>& caches) = 0;
+  virtual std::vector<KvCache> make_caches(int64_t sequences = 1) const = 0;
+  // Feeds `tokens` (i32 [sequences, n]) that continue the sequences of `caches`; returns the logits
+  // [sequences, vocabulary] of each one's next token. Of sequence i only the first lengths[i], at
+  // least one, are real; empty: all of them. Throws Error past the context. Collective over the
+  // ranks that share the model's experts.
+  virtual Tensor step(const Tensor& tokens, std::vector<KvCache>& caches,
+                      std::span<const int32_t> lengths = {}) = 0;
 };
 
 }  // namespace adagate

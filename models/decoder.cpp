@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/ops/permute.h"
 #include "moe/moe_layer.h"
 
 namespace adagate {
@@ -145,21 +146,60 @@ Tensor Decoder::logits(const Tensor& hidden) const {
   return adagate::logits(hidden, head());
 }
 
-std::vector<KvCache> Decoder::make_caches() const {
-  return std::vector<KvCache>(blocks_.size());
+std::vector<KvCache> Decoder::make_caches(int64_t sequences) const {
+  return std::vector<KvCache>(blocks_.size(), KvCache{.sequences = sequences});
 }
 
-Tensor Decoder::step(const Tensor& tokens, std::vector<KvCache>& caches) {
+namespace {
+
+// How many tokens each sequence is given.
+int64_t tokens_each(const Tensor& tokens, int64_t sequences, std::span<const int32_t> lengths) {
+  check(sequences > 0 && tokens.numel() > 0 && tokens.numel() % sequences == 0,
+        "decoder: {} tokens for {} sequences", tokens.numel(), sequences);
+  check(lengths.empty() || static_cast<int64_t>(lengths.size()) == sequences,
+        "decoder: {} lengths for {} sequences", lengths.size(), sequences);
+  for (int32_t length : lengths)
+    check(length >= 1, "decoder: a sequence is to go on by {} tokens", length);
+  return tokens.numel() / sequences;
+}
+
+// Where the next n tokens of each sequence stand.
+TokenRows next_rows(const KvCache& cache, int64_t n, std::span<const int32_t> lengths,
+                    Device device) {
+  TokenRows rows = lengths.empty() ? padded_rows(cache.sequences, n) : padded_rows(lengths, n);
+  rows.start = cache.length;
+  rows.positions = next_positions(cache, n, device);
+  return rows.to(device);
+}
+
+// The row of each sequence's last token. x [sequences * n, width] -> [sequences, width]
+Tensor last_rows(const Tensor& x, int64_t n, std::span<const int32_t> lengths) {
+  if (n == 1) return x;
+  std::vector<int32_t> index(static_cast<size_t>(x.rows() / n));
+  for (size_t s = 0; s < index.size(); ++s) {
+    const int64_t length = lengths.empty() ? n : lengths[s];
+    index[s] = static_cast<int32_t>(static_cast<int64_t>(s) * n + length - 1);
+  }
+  const auto count = static_cast<int64_t>(index.size());
+  return pick_rows(x, Tensor::from(std::span<const int32_t>(index), {count}, x.device()));
+}
+
+}  // namespace
+
+Tensor Decoder::step(const Tensor& tokens, std::vector<KvCache>& caches,
+                     std::span<const int32_t> lengths) {
   NoRecording off;
-  int64_t start = caches.empty() ? 0 : caches.front().length;
-  int64_t n = tokens.numel();
-  check(start + n <= config_.context, "{} tokens are more than model.context, {}", start + n,
-        config_.context);
+  check(caches.size() == blocks_.size(), "decoder: {} caches for {} blocks", caches.size(),
+        blocks_.size());
+  const KvCache& first = caches.front();
+  const int64_t n = tokens_each(tokens, first.sequences, lengths);
+  check(first.length + n <= config_.context, "{} tokens are more than model.context, {}",
+        first.length + n, config_.context);
   StepContext context;
-  TokenRows rows = padded_rows(1, n, start);
-  Tensor x = embedding_->forward(tokens, rows);
+  const TokenRows rows = next_rows(first, n, lengths, device());
+  Tensor x = embedding_->forward(tokens.to(device()), rows);
   for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->step(x, context, rows, caches[i]);
-  return logits(final_norm_->forward(x.slice(n - 1, n)));
+  return logits(final_norm_->forward(last_rows(x, n, lengths)));
 }
 
 }  // namespace adagate

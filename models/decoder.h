@@ -39,10 +39,10 @@ class Decoder final : public Model, public AutoregressiveModel {
   // Logits [rows, vocabulary], f32 (f64 in f64 models), of hidden states. Inference only.
   Tensor logits(const Tensor& hidden) const;
 
-  // Generation: feeds `tokens` (i32 [n]) of one sequence that continues `caches`; returns the
-  // logits [1, vocabulary] of the next token. Throws Error past the context.
-  Tensor step(const Tensor& tokens, std::vector<KvCache>& caches) override;
-  std::vector<KvCache> make_caches() const override;
+  // One cache per block. Sequences are padded to n tokens: padding chooses no experts.
+  Tensor step(const Tensor& tokens, std::vector<KvCache>& caches,
+              std::span<const int32_t> lengths = {}) override;
+  std::vector<KvCache> make_caches(int64_t sequences = 1) const override;
   int64_t context() const override { return config_.context; }
 
   const ModelConfig& config() const { return config_; }

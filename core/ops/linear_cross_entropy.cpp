@@ -141,17 +141,6 @@ int64_t row_bytes(const Tensor& x) {
   return x.cols() * static_cast<int64_t>(size_of(x.dtype()));
 }
 
-// rows[i] = x[index[i]]
-Tensor pick_rows(const Tensor& x, const Tensor& index) {
-  Tensor rows = Tensor::empty({index.numel(), x.cols()}, x.dtype(), x.device());
-  launch_on(x.device(), GatherRowsArgs{.in = x.raw(),
-                                       .from = index.data<int32_t>(),
-                                       .out = rows.raw(),
-                                       .rows = rows.rows(),
-                                       .row_bytes = row_bytes(x)});
-  return rows;
-}
-
 // x[index[i]] = rows[i]
 void spread_rows(const Tensor& rows, const Tensor& x, const Tensor& index) {
   launch_on(x.device(), ScatterRowsArgs{.in = rows.raw(),

@@ -103,4 +103,10 @@ Tensor permute_rows(const Tensor& x, const Tensor& from, const Tensor& to) {
   });
 }
 
+Tensor pick_rows(const Tensor& x, const Tensor& index) {
+  Tensor y = Tensor::empty({index.numel(), x.cols()}, x.dtype(), x.device());
+  launch_on(x.device(), gather_args(x, index, y));
+  return y;
+}
+
 }  // namespace adagate

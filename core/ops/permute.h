@@ -35,6 +35,9 @@ Tensor combine_rows(const Tensor& rows, const Tensor& weight, const ExpertOrder&
 // y[i] = x[from[i]]; `from` i32 [n] is a permutation of x's n rows and `to` its inverse.
 Tensor permute_rows(const Tensor& x, const Tensor& from, const Tensor& to);
 
+// y[i] = x[index[i]]; index i32 [n], rows of x. Not differentiable.
+Tensor pick_rows(const Tensor& x, const Tensor& index);
+
 struct SortByExpertArgs {
   static constexpr std::string_view kKernel = "sort_by_expert";
   const int32_t* row_start = nullptr;

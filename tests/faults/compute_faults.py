@@ -243,8 +243,14 @@ COMPUTE_FAULTS = [
 
     # Generation.
     Fault("generation: learned positions start anew with every token", "models/decoder.cpp",
-          "padded_rows(1, n, start)", "padded_rows(1, n, 0)",
+          "  rows.positions = next_positions(cache, n, device);\n", "", "^models$"),
+    Fault("generation: the logits of a padded prompt are those of its padding",
+          "models/decoder.cpp",
+          "const int64_t length = lengths.empty() ? n : lengths[s];", "const int64_t length = n;",
           "^models$"),
+    Fault("generation: padding of a prompt is fed, too", "models/decoder.cpp",
+          "lengths.empty() ? padded_rows(cache.sequences, n) : padded_rows(lengths, n);",
+          "padded_rows(cache.sequences, n);", "^models$"),
     Fault("generation: the context is forgotten one token early", "models/generation.cpp",
           "caches.front().length + waiting > context",
           "caches.front().length + waiting >= context", "^models$"),
