@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <optional>
 
 #include "core/ops/routing.h"
 #include "layers/token_rows.h"
@@ -21,10 +21,13 @@ struct RoutingChoice {
 
 // What a layer's experts do in one forward pass, as this rank sees it.
 struct ExpertWork {
-  int64_t rows = 0;        // assignments that this rank's experts work on
-  int64_t rows_sent = 0;   // of this rank's tokens, to experts elsewhere
-  int64_t bytes_sent = 0;  // to other ranks, there and back
-  double flops = 0;        // of the gate and the experts
+  // Assignments that this rank's experts work on. Empty: those of this rank's own tokens, which the
+  // sums of the choice count, so that the host need not know them now.
+  std::optional<int64_t> rows = 0;
+  int64_t rows_sent = 0;     // of this rank's tokens, to experts elsewhere
+  int64_t bytes_sent = 0;    // to other ranks, there and back
+  double flops = 0;          // of the gate, and of what else does not follow from the rows
+  double flops_per_row = 0;  // of the experts
 };
 
 // `layer`: place among the model's MoE layers, from 0.
@@ -39,7 +42,7 @@ class RoutingSink {
   virtual void add_work(int64_t layer, const ExpertWork& work) = 0;
 
   // Asked for in backward: what the balance losses add to the gate's gradient. Null: nothing.
-  virtual std::function<RoutingLossGradient()> loss_gradient(int64_t layer) const = 0;
+  virtual RoutingLossGradient loss_gradient(int64_t layer) const = 0;
 };
 
 }  // namespace adagate

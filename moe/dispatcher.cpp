@@ -88,6 +88,7 @@ void Dispatcher::exchange_counts(const RoutingPlan& plan, Dispatched& to) const 
   }
   to.rows_sent = sum_of(to.send_rows) - to.send_rows[static_cast<size_t>(group_->rank())];
   int64_t arriving = sum_of(counts);
+  to.arriving = arriving;
   std::vector<int32_t> to_sorted(static_cast<size_t>(arriving)), to_arrived(to_sorted.size());
   int64_t sorted = 0;
   std::vector<int64_t> offsets(1, 0);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/ops/permute.h"
@@ -25,6 +26,7 @@ struct Dispatched {
   std::vector<int64_t> send_rows, recv_rows;  // [ranks]
   Tensor to_sorted, to_arrived;               // i32 [rows here]
   int64_t rows_sent = 0;                      // of send_rows, those to other ranks
+  std::optional<int64_t> arriving;            // of recv_rows; with one rank the plan's own
 };
 
 class Dispatcher {

@@ -35,7 +35,7 @@ RoutingPlan Gate::forward(const Tensor& x, const StepContext& context,
         x.rows(), plan.tokens());
   plan.weight =
       routing_weights(x, weight_.tensor(), scores, plan.selection, renormalize_, rows.mask,
-                      sink ? sink->loss_gradient(layer_) : std::function<RoutingLossGradient()>());
+                      sink ? sink->loss_gradient(layer_) : RoutingLossGradient());
   if (sink && !earlier) {
     Tensor sums = routing_sums(scores, plan.selection, rows.mask, pair_gap_);
     sink->add_choice(

@@ -37,13 +37,13 @@ Tensor MoeLayer::forward(const Tensor& x, const StepContext& context, const Toke
   }
   if (sink && !sink->earlier_choice(config_.layer)) {
     double gate_flops = 2.0 * static_cast<double>(x.numel() * config_.moe.experts);
-    double flops = static_cast<double>(dispatched.rows.rows()) * experts_.flops_per_row();
     auto row_bytes = x.cols() * static_cast<int64_t>(size_of(x.dtype()));
     // Rows travel to the experts and back.
-    sink->add_work(config_.layer, {.rows = dispatched.rows.rows(),
+    sink->add_work(config_.layer, {.rows = dispatched.arriving,
                                    .rows_sent = dispatched.rows_sent,
                                    .bytes_sent = 2 * dispatched.rows_sent * row_bytes,
-                                   .flops = gate_flops + flops});
+                                   .flops = gate_flops,
+                                   .flops_per_row = experts_.flops_per_row()});
   }
   {
     PhaseSpan span(Phase::experts);

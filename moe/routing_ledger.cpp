@@ -10,8 +10,8 @@
 namespace adagate {
 namespace {
 
-// Of a layer's work: rows sent, bytes sent, operations. They stand behind its routing sums in the
-// flat form that ranks exchange.
+// The words of a layer that ranks exchange: rows sent, bytes sent, operations; behind them the rows
+// of each rank.
 constexpr int64_t kWork = 3;
 
 }  // namespace
@@ -29,17 +29,13 @@ RoutingLedger::RoutingLedger(int64_t layers, int64_t experts) : layers_(layers),
   clear();
 }
 
-int64_t RoutingLedger::stride() const {
-  return routing_sums_size(experts_) + kWork;
-}
-
 void RoutingLedger::clear() {
   pending_ = false;
-  counted_ = {};
-  work_.assign(static_cast<size_t>(layers_ * kWork), 0.0);
-  for (auto* sums : {&last_, &total_}) sums->assign(static_cast<size_t>(layers_ * stride()), 0.0);
-  local_rows_.assign(static_cast<size_t>(layers_), 0.0);
-  rank_rows_.clear();
+  counted_ = last_ = own_ = {};
+  reduced_.clear();
+  work_.assign(static_cast<size_t>(layers_), {});
+  total_.assign(static_cast<size_t>(layers_ * routing_sums_size(experts_)), 0.0);
+  words_.assign(static_cast<size_t>(layers_ * kWork), 0.0);
 }
 
 void RoutingLedger::add(int64_t layer, const Tensor& sums) {
@@ -53,65 +49,101 @@ void RoutingLedger::add(int64_t layer, const Tensor& sums) {
 }
 
 void RoutingLedger::add(int64_t layer, const ExpertWork& work) {
-  local_rows_[static_cast<size_t>(layer)] += static_cast<double>(work.rows);
-  double* sums = work_.data() + layer * kWork;
-  sums[0] += static_cast<double>(work.rows_sent);
-  sums[1] += static_cast<double>(work.bytes_sent);
-  sums[2] += work.flops;
+  Work& sum = work_[static_cast<size_t>(layer)];
+  auto rows = static_cast<double>(work.rows.value_or(0));
+  sum.rows += rows;
+  sum.rows_sent += static_cast<double>(work.rows_sent);
+  sum.bytes_sent += static_cast<double>(work.bytes_sent);
+  sum.flops += work.flops + rows * work.flops_per_row;
+  sum.flops_per_row = work.flops_per_row;
+  sum.rows_of_choice = !work.rows;
   pending_ = true;
 }
 
-// What this rank has added, in the flat form; nothing is left.
-std::vector<double> RoutingLedger::take_local() {
-  std::vector<double> local(static_cast<size_t>(layers_ * stride()), 0.0);
-  std::vector<double> counted;
-  if (counted_) counted = std::exchange(counted_, {}).to_host<double>();
-  int64_t size = routing_sums_size(experts_);
-  for (int64_t l = 0; l < layers_; ++l) {
-    double* layer = local.data() + l * stride();
-    if (!counted.empty()) std::copy_n(counted.data() + l * size, size, layer);
-    std::copy_n(work_.data() + l * kWork, kWork, layer + size);
-  }
-  std::fill(work_.begin(), work_.end(), 0.0);
-  return local;
+bool RoutingLedger::rows_of_choice() const {
+  return std::any_of(work_.begin(), work_.end(), [](const Work& w) { return w.rows_of_choice; });
 }
 
 void RoutingLedger::reduce(Communicator& world) {
-  std::vector<double> message = take_local();
-  size_t size = message.size();
-  auto ranks = static_cast<size_t>(world.size()), rank = static_cast<size_t>(world.rank());
-  message.resize(size + local_rows_.size() * ranks);  // each rank has its place
-  for (size_t l = 0; l < local_rows_.size(); ++l)
-    message[size + l * ranks + rank] = std::exchange(local_rows_[l], 0.0);
-  world.sum_in_place(std::span<double>(message));
-  rank_rows_.resize(local_rows_.size() * ranks);
-  for (size_t i = 0; i < rank_rows_.size(); ++i) rank_rows_[i] += message[size + i];
-  message.resize(size);
-  for (size_t i = 0; i < total_.size(); ++i) total_[i] += message[i];
-  last_ = std::move(message);
   pending_ = false;
+  if (!counted_) counted_ = Tensor::zeros({layers_, routing_sums_size(experts_)}, DType::f64);
+  if (world.size() > 1) {
+    if (rows_of_choice()) {
+      if (own_) {
+        accumulate_into(own_, counted_);
+      } else {
+        own_ = counted_.clone();
+      }
+    }
+    world.on(counted_.device(), "routing sums")
+        .all_reduce(counted_.raw(), counted_.numel(), DType::f64, ReduceOp::sum);
+  }
+  last_ = std::exchange(counted_, {});
+  reduced_.push_back(last_);
 }
 
-LayerRouting RoutingLedger::unpack(const std::vector<double>& sums, int64_t layer) const {
+std::vector<Tensor> RoutingLedger::unread() const {
+  std::vector<Tensor> all = reduced_;
+  if (own_) all.push_back(own_);
+  return all;
+}
+
+std::span<const std::vector<double>> RoutingLedger::read(
+    std::span<const std::vector<double>> values) {
+  auto sums = values.first(reduced_.size());
+  for (const std::vector<double>& s : sums)
+    for (size_t i = 0; i < total_.size(); ++i) total_[i] += s[i];
+  // Without a sum of its own the rank is the only one.
+  for (const std::vector<double>& own : own_ ? values.last(1) : sums) add_rows_of_choice(own);
+  reduced_.clear();
+  own_ = {};
+  return sums;
+}
+
+void RoutingLedger::add_rows_of_choice(const std::vector<double>& own) {
+  for (int64_t l = 0; l < layers_; ++l) {
+    Work& work = work_[static_cast<size_t>(l)];
+    if (!work.rows_of_choice) continue;
+    RoutingSumsView sums{own.data() + l * routing_sums_size(experts_), experts_};
+    double rows = std::accumulate(sums.assigned(), sums.assigned() + experts_, 0.0);
+    work.rows += rows;
+    work.flops += rows * work.flops_per_row;
+  }
+}
+
+std::vector<double> RoutingLedger::take_words(const Communicator& world) {
+  auto ranks = static_cast<size_t>(world.size()), rank = static_cast<size_t>(world.rank());
+  std::vector<double> words;
+  for (Work& layer : work_) {
+    Work work = std::exchange(layer, {});
+    words.insert(words.end(), {work.rows_sent, work.bytes_sent, work.flops});
+    size_t rows = words.size();
+    words.resize(rows + ranks);
+    words[rows + rank] = work.rows;
+  }
+  return words;
+}
+
+void RoutingLedger::finish(std::span<const double> words) {
+  words_.resize(words.size());
+  for (size_t i = 0; i < words.size(); ++i) words_[i] += words[i];
+}
+
+RoutingSums RoutingLedger::unpack(const std::vector<double>& sums, int64_t layer) const {
   auto size = static_cast<size_t>(routing_sums_size(experts_));
-  std::span<const double> flat(sums.data() + layer * stride(), size + kWork);
-  LayerRouting result{.sums = unpack_routing_sums(flat.first(size), experts_)};
-  result.rows_sent = flat[size];
-  result.bytes_sent = flat[size + 1];
-  result.flops = flat[size + 2];
-  return result;
-}
-
-RoutingSums RoutingLedger::last(int64_t layer) const {
-  return unpack(last_, layer).sums;
+  return unpack_routing_sums(std::span(sums).subspan(static_cast<size_t>(layer) * size, size),
+                             experts_);
 }
 
 LayerRouting RoutingLedger::total(int64_t layer) const {
   check(layer >= 0 && layer < layers_, "MoE layer {} of {}", layer, layers_);
-  LayerRouting result = unpack(total_, layer);
-  auto ranks = static_cast<int64_t>(rank_rows_.size()) / layers_;
-  auto rows = rank_rows_.begin() + layer * ranks;
-  result.rank_rows.assign(rows, rows + ranks);
+  LayerRouting result{.sums = unpack(total_, layer)};
+  auto stride = static_cast<int64_t>(words_.size()) / layers_;
+  auto words = words_.begin() + layer * stride;
+  result.rows_sent = words[0];
+  result.bytes_sent = words[1];
+  result.flops = words[2];
+  result.rank_rows.assign(words + kWork, words + stride);
   return result;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/ops/routing.h"
@@ -27,6 +28,13 @@ struct LayerRouting {
   double mean_entropy() const { return sums.tokens > 0 ? sums.entropy / sums.tokens : 0; }
 };
 
+// Sums stay on the device until the host reads them with the step's other figures:
+//
+//   ledger.add(..); ..; ledger.reduce(world);  // once or more often
+//   ledger.read(the host's copies of ledger.unread());
+//   std::vector<double> words = ledger.take_words(world);  // what only the host knows
+//   .. words are summed over the ranks ..
+//   ledger.finish(words);
 class RoutingLedger {
  public:
   RoutingLedger(int64_t layers, int64_t experts);
@@ -35,30 +43,46 @@ class RoutingLedger {
   void add(int64_t layer, const Tensor& sums);  // as routing_sums() returns them, on any device
   void add(int64_t layer, const ExpertWork& work);
 
-  // Sums what was added since the last call over the ranks, in one message; the host reads the sums
-  // of all layers at once. Collective.
+  // Sums what the layers have counted since the last call over the ranks, on their device.
+  // Collective.
   void reduce(Communicator& world);
   bool reduced() const { return !pending_; }  // nothing was added since
+  // What the last reduce() has summed, f64 [layers, routing_sums_size(experts)].
+  const Tensor& last() const { return last_; }
+
+  std::vector<Tensor> unread() const;
+  // `values`: of unread(). Returns those that reduce() has summed, [layers * routing_sums_size()]
+  // for each call.
+  std::span<const std::vector<double>> read(std::span<const std::vector<double>> values);
+  RoutingSums unpack(const std::vector<double>& sums, int64_t layer) const;
+  std::vector<double> take_words(const Communicator& world);
+  void finish(std::span<const double> words);
 
   int64_t layers() const { return layers_; }
   int64_t experts() const { return experts_; }
-  // Over all ranks: what the last reduce() summed, and what all since clear() did together.
-  RoutingSums last(int64_t layer) const;
-  LayerRouting total(int64_t layer) const;  // without block and losses
+  // Of all that was added since clear(), over all ranks; without block and losses. What was not
+  // yet read and finished is missing.
+  LayerRouting total(int64_t layer) const;
 
  private:
-  int64_t stride() const;
-  std::vector<double> take_local();
-  LayerRouting unpack(const std::vector<double>& sums, int64_t layer) const;
+  // One layer's work on this rank, not yet taken.
+  struct Work {
+    double rows = 0, rows_sent = 0, bytes_sent = 0, flops = 0;
+    double flops_per_row = 0;     // of rows that the sums count
+    bool rows_of_choice = false;  // see ExpertWork::rows
+  };
+  bool rows_of_choice() const;
+  void add_rows_of_choice(const std::vector<double>& own);
 
   int64_t layers_, experts_;
   bool pending_ = false;
-  Tensor counted_;            // f64 [layers, routing_sums_size()], not yet reduced; empty: none
-  std::vector<double> work_;  // [layers * kWork], not yet reduced
-  // [layers * stride()]: reduced last; all of it.
-  std::vector<double> last_, total_;
-  std::vector<double> local_rows_;  // [layers], of this rank, not yet reduced
-  std::vector<double> rank_rows_;   // [layers * ranks], all of it
+  Tensor counted_;  // f64 [layers, routing_sums_size()], not yet reduced; empty: none
+  Tensor last_;
+  std::vector<Tensor> reduced_;  // not yet read, one for each reduce()
+  Tensor own_;                   // this rank's part of them; empty: not needed
+  std::vector<Work> work_;       // [layers]
+  std::vector<double> total_;    // [layers * routing_sums_size()]
+  std::vector<double> words_;    // [layers * (kWork + ranks)]
 };
 
 }  // namespace adagate

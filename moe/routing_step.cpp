@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "core/autograd/tape.h"
+#include "core/tensor/read_together.h"
 
 namespace adagate {
 
@@ -24,6 +25,7 @@ void RoutingStep::begin(int64_t micro_batches, bool keep_choices) {
   counted_ = reduced_ = false;
   ledger_.clear();
   replay_.begin(micro_batches, layers(), keep_choices);
+  gradients_ = {};
   values_.assign(static_cast<size_t>(layers()), {});
 }
 
@@ -41,11 +43,7 @@ void RoutingStep::reduce(Communicator& world) {
   ledger_.reduce(world);
   reduced_ = true;
   counted_ = needs_counting_pass();
-  for (int64_t l = 0; l < layers(); ++l) {
-    BalanceLosses::Values of_scope = losses_.values(ledger_.last(l), scopes());
-    values_[static_cast<size_t>(l)].balance += of_scope.balance;
-    values_[static_cast<size_t>(l)].z += of_scope.z;
-  }
+  if (losses_active()) gradients_ = losses_.gradients(ledger_.last(), experts(), scopes());
 }
 
 void RoutingStep::end_forward(Communicator& world) {
@@ -54,7 +52,25 @@ void RoutingStep::end_forward(Communicator& world) {
 }
 
 void RoutingStep::end(Communicator& world) {
-  if (!ledger_.reduced()) reduce(world);
+  reduce_rest(world);
+  read(read_together(unread()));
+  std::vector<double> words = take_words(world);
+  if (!words.empty()) world.sum_in_place(std::span(words));
+  finish(words);
+}
+
+void RoutingStep::reduce_rest(Communicator& world) {
+  if (!ledger_.reduced()) ledger_.reduce(world);
+}
+
+void RoutingStep::read(std::span<const std::vector<double>> values) {
+  for (const std::vector<double>& sums : ledger_.read(values)) {
+    for (int64_t l = 0; l < layers(); ++l) {
+      BalanceLosses::Values of_scope = losses_.values(ledger_.unpack(sums, l), scopes());
+      values_[static_cast<size_t>(l)].balance += of_scope.balance;
+      values_[static_cast<size_t>(l)].z += of_scope.z;
+    }
+  }
 }
 
 LayerRouting RoutingStep::layer(int64_t layer) const {
@@ -86,12 +102,12 @@ void RoutingStep::add_choice(int64_t layer, const RoutingChoice& choice) {
   for (RoutingObserver* observer : observers_) observer->on_choice(layer, choice);
 }
 
-std::function<RoutingLossGradient()> RoutingStep::loss_gradient(int64_t layer) const {
+RoutingLossGradient RoutingStep::loss_gradient(int64_t layer) const {
   if (!losses_active()) return {};
   return [this, layer] {
     check(reduced_,
           "the balance losses need the counts of the whole batch: backward came before reduce()");
-    return losses_.gradient(ledger_.last(layer), scopes());
+    return gradients_.slice(layer, layer + 1);
   };
 }
 

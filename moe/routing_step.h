@@ -9,9 +9,13 @@
 //   }
 //   for (m ..) { step.begin_micro_batch(m); forward(m); step.end_forward(world); backward(m); }
 //   step.end(world);
+//
+// What is counted stays on the device until the end, where the host reads it at once. A caller who
+// has more to read and to send does what end() does with his own: see there.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "layers/routing_sink.h"
@@ -36,13 +40,23 @@ class RoutingStep final : public RoutingSink {
   void begin(int64_t micro_batches, bool keep_choices = true);
   bool needs_counting_pass() const;
   void begin_micro_batch(int64_t index);
-  // Sums what was counted since the last call over the ranks, in one message; balance gradients use
-  // it from now on. Collective.
+  // Sums what was counted since the last call over the ranks; balance gradients use it from now on.
+  // Collective.
   void reduce(Communicator& world);
   // After the forward pass of each micro-batch: reduces where the losses need it now. Collective.
   void end_forward(Communicator& world);
-  // Reduces what has not been. Collective.
+  // Makes statistics and losses final. Collective. In its parts:
+  //   step.reduce_rest(world);            // collective
+  //   step.read(read_together(step.unread()));
+  //   std::vector<double> words = step.take_words(world);
+  //   world.sum_in_place(std::span(words));
+  //   step.finish(words);
   void end(Communicator& world);
+  void reduce_rest(Communicator& world);
+  std::vector<Tensor> unread() const { return ledger_.unread(); }
+  void read(std::span<const std::vector<double>> values);
+  std::vector<double> take_words(const Communicator& world) { return ledger_.take_words(world); }
+  void finish(std::span<const double> words) { ledger_.finish(words); }
 
   // Tells `observer`, which must outlive this, from now on.
   void observe(RoutingObserver& observer) { observers_.push_back(&observer); }
@@ -59,7 +73,7 @@ class RoutingStep final : public RoutingSink {
   void add_choice(int64_t layer, const RoutingChoice& choice) override;
   void add_work(int64_t layer, const ExpertWork& work) override { ledger_.add(layer, work); }
   // What it gives throws Error before the counts have been reduced.
-  std::function<RoutingLossGradient()> loss_gradient(int64_t layer) const override;
+  RoutingLossGradient loss_gradient(int64_t layer) const override;
 
   RoutingLedger& ledger() { return ledger_; }
 
@@ -74,6 +88,7 @@ class RoutingStep final : public RoutingSink {
   int64_t micro_batches_ = 1;
   bool counted_ = false;                       // by a counting pass
   bool reduced_ = false;                       // the counts that the losses look at
+  Tensor gradients_;                           // [layers, experts + 1], from them
   std::vector<BalanceLosses::Values> values_;  // [layers], of the step
 };
 

@@ -7,6 +7,7 @@
 #include "core/base/heartbeat.h"
 #include "core/base/phase_timer.h"
 #include "core/tensor/accumulate.h"
+#include "core/tensor/read_together.h"
 
 namespace adagate {
 
@@ -33,7 +34,7 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
   if (routing_.needs_counting_pass()) counting_pass(micro_batches, step);
 
   double scale = result.targets > 0 ? 1.0 / static_cast<double>(result.targets) : 0.0;
-  // The sum of the losses, and of the squares of each group's gradient: read together at the end.
+  // The sum of the losses, and of the squares of each group's gradient.
   Tensor figures = Tensor::zeros({1 + kParameterGroups}, DType::f64, device());
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     beat();
@@ -45,18 +46,18 @@ StepResult TrainingStep::run(std::span<const Batch> micro_batches, int64_t step,
     PhaseScope phase(Phase::reduce);
     store_.zero_untouched_gradients();
     for (GradientReducer& reducer : reducers_) reducer.finish();
-    routing_.end(*mesh_.world);
+    routing_.reduce_rest(*mesh_.world);
   }
   std::vector<GroupBuffer> gradients = buffers(&FlatGroup::grad);
   std::vector<double> sums;
   {
     PhaseScope phase(Phase::optimizer);
     sum_squares(gradients, figures.slice(1, 1 + kParameterGroups));
-    sums = figures.to_host<double>();
+    sums = read_figures(figures);
   }
   {
     PhaseScope phase(Phase::reduce);
-    sum_loss(sums[0], scale, result);
+    share(sums[0], scale, result);
   }
   result.auxiliary_loss = routing_.auxiliary_loss();
 
@@ -135,20 +136,34 @@ Tensor TrainingStep::forward_backward(const Batch& batch, int64_t step, double s
   return result.sum;
 }
 
-// With the loss goes how long each rank has worked, so that waiting costs no message of its own.
-void TrainingStep::sum_loss(double sum, double scale, StepResult& result) {
-  std::vector<double> message(1 + static_cast<size_t>(mesh_.world->size()));
-  message[0] = sum;
+// The step's only read of the device: with the figures, what the routing has counted.
+std::vector<double> TrainingStep::read_figures(const Tensor& figures) {
+  std::vector<Tensor> parts = routing_.unread();
+  parts.insert(parts.begin(), figures);
+  std::vector<std::vector<double>> values = read_together(parts);
+  routing_.read(std::span(values).subspan(1));
+  return values[0];
+}
+
+// With the loss go how long each rank has worked and the words of the routing, so that they cost no
+// messages of their own.
+void TrainingStep::share(double loss_sum, double scale, StepResult& result) {
+  auto ranks = static_cast<size_t>(mesh_.world->size());
+  std::vector<double> message(1 + ranks);
+  message[0] = loss_sum;
   double& busy = message[1 + static_cast<size_t>(mesh_.world->rank())];
   const auto& seconds = PhaseTimer::current().seconds();
   for (Phase phase : {Phase::data, Phase::forward, Phase::gate, Phase::experts, Phase::backward})
     busy += seconds[static_cast<size_t>(phase)];
+  const std::vector<double> words = routing_.take_words(*mesh_.world);
+  message.insert(message.end(), words.begin(), words.end());
   mesh_.world->sum_in_place(std::span<double>(message));
   result.loss = message[0] * scale;
-  std::span<const double> ranks = std::span(message).subspan(1);
+  std::span<const double> worked = std::span(message).subspan(1, ranks);
   result.busy_mean =
-      std::accumulate(ranks.begin(), ranks.end(), 0.0) / static_cast<double>(ranks.size());
-  result.busy_most = *std::max_element(ranks.begin(), ranks.end());
+      std::accumulate(worked.begin(), worked.end(), 0.0) / static_cast<double>(ranks);
+  result.busy_most = *std::max_element(worked.begin(), worked.end());
+  routing_.finish(std::span(message).subspan(1 + ranks));
 }
 
 std::vector<GroupBuffer> TrainingStep::buffers(Tensor FlatGroup::*which) const {

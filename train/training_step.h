@@ -61,7 +61,8 @@ class TrainingStep {
   // The sum of the losses, f64 [1].
   Tensor forward_backward(const Batch& batch, int64_t step, double scale, bool last);
   Device device() const { return store_.options().device; }
-  void sum_loss(double sum, double scale, StepResult& result);
+  std::vector<double> read_figures(const Tensor& figures);
+  void share(double loss_sum, double scale, StepResult& result);
   std::vector<GroupBuffer> buffers(Tensor FlatGroup::*which) const;  // of all groups
 
   Model& model_;

@@ -3,6 +3,7 @@
 
 #include "core/ops/adamw_update.h"
 #include "core/ops/attention.h"
+#include "core/ops/balance_losses.h"
 #include "core/ops/bias_activation.h"
 #include "core/ops/column_sum.h"
 #include "core/ops/dropout.h"
@@ -37,8 +38,8 @@ using AllKernels =
                BiasActivationBackwardArgs, AttentionArgs, AttentionBackwardArgs, AppendKeysArgs,
                CopySequencesArgs, NextPositionsArgs, GateScoresArgs, SelectExpertsArgs,
                CompactSelectionArgs, RoutingWeightsArgs, RoutingBackwardArgs,
-               GateProductBackwardArgs, RoutingSumsArgs, SortByExpertArgs, GatherRowsArgs,
-               ScatterRowsArgs, SumRowsArgs, CombineBackwardArgs, CrossEntropyArgs, LossSumArgs,
-               AdamWArgs, SumOfSquaresArgs>;
+               GateProductBackwardArgs, RoutingSumsArgs, RoutingLossGradientsArgs, SortByExpertArgs,
+               GatherRowsArgs, ScatterRowsArgs, SumRowsArgs, CombineBackwardArgs, CrossEntropyArgs,
+               LossSumArgs, AdamWArgs, SumOfSquaresArgs>;
 
 }  // namespace adagate

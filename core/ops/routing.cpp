@@ -21,21 +21,18 @@ struct SavedRouting {
   Tensor x, weight, probabilities, log_sum_exp, row_start, expert, mask;
   bool renormalize;
   Gradient dx, dweight;
-  std::function<RoutingLossGradient()> losses;
+  RoutingLossGradient losses;
 
   void backward(const Tensor& dy) const;
 };
 
 void SavedRouting::backward(const Tensor& dy) const {
-  RoutingLossGradient loss = losses ? losses() : RoutingLossGradient{};
-  if (!dy && loss.none()) return;
-  Tensor of_probability;
-  if (!loss.probability.empty()) {
-    of_probability = Tensor::from(std::span<const double>(loss.probability), {probabilities.dim(1)},
-                                  DType::f64, x.device());
-  }
+  Tensor loss = losses ? losses() : Tensor();
+  if (!dy && !loss) return;
   int64_t tokens = probabilities.dim(0), experts = probabilities.dim(1);
   int64_t stride = (experts + kGateExpertTile - 1) / kGateExpertTile * kGateExpertTile;
+  check(!loss || loss.numel() == experts + 1, "routing: a gradient of losses {} for {} experts",
+        loss.shape(), experts);
   Tensor dlogits = Tensor::empty({tokens, stride}, probabilities.dtype(), x.device());
   launch_on(x.device(), RoutingBackwardArgs{.probabilities = probabilities.raw(),
                                             .log_sum_exp = log_sum_exp.raw(),
@@ -43,8 +40,7 @@ void SavedRouting::backward(const Tensor& dy) const {
                                             .expert = expert.data<int32_t>(),
                                             .dweight = dy.raw(),
                                             .mask = mask_of(mask, tokens),
-                                            .probability_gradient = of_probability.data<double>(),
-                                            .lse_squared_gradient = loss.log_sum_exp_squared,
+                                            .loss_gradient = loss.data<double>(),
                                             .dlogits = dlogits.raw(),
                                             .tokens = tokens,
                                             .experts = experts,
@@ -149,7 +145,7 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
 
 Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& scores,
                        const Selection& selection, bool renormalize, const Tensor& mask,
-                       std::function<RoutingLossGradient()> losses) {
+                       RoutingLossGradient losses) {
   int64_t tokens = tokens_of(selection), experts = scores.probabilities.dim(1);
   check(tokens == x.rows() && tokens == scores.probabilities.dim(0),
         "routing: {} tokens, a selection of {}", x.rows(), tokens);
@@ -179,11 +175,6 @@ Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& 
       [saved = std::move(saved)](std::span<const Tensor> dys) { saved.backward(dys[0]); },
       /*always=*/true);
   return y;
-}
-
-int64_t routing_sums_size(int64_t experts) {
-  constexpr int64_t kScalars = 3;
-  return 4 * experts + 1 + kGapBins + kScalars;
 }
 
 Tensor routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,

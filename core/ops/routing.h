@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/autograd/tape.h"
+#include "core/base/hd.h"
 #include "core/base/rng.h"
 #include "core/device/launch.h"
 #include "core/tensor/tensor.h"
@@ -61,20 +62,17 @@ Selection make_selection(std::span<const int32_t> row_start, std::span<const int
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
                          const Tensor& row_ids, const Tensor& bias = {});
 
-// Gradient of the auxiliary losses, the same for each real token: known only when the counts of the
+// The gradient of the auxiliary losses, the same for each real token: f64 [experts + 1] on the
+// device, dL/dp_te of each expert and dL/d(lse_t^2); empty: none. Known only when the counts of the
 // whole batch are, hence asked for during backward.
-struct RoutingLossGradient {
-  std::vector<double> probability;  // [experts] dL/dp_te; empty: no balance loss
-  double log_sum_exp_squared = 0;   // dL/d(lse_t^2)
-  bool none() const { return probability.empty() && log_sum_exp_squared == 0; }
-};
+using RoutingLossGradient = std::function<Tensor()>;
 
 // Weight of each assignment [assignments]: the probability, or with `renormalize` the probability
 // over the sum of the token's chosen ones. Differentiable in x and the gate weight; its backward
 // runs even when no gradient reaches the weights, to add that of the losses (null: none).
 Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& scores,
                        const Selection& selection, bool renormalize, const Tensor& mask,
-                       std::function<RoutingLossGradient()> losses);
+                       RoutingLossGradient losses);
 
 // Upper ends of the bins of RoutingSums::gap, finer where a threshold would stand. A gap on an end
 // belongs to the bin below it, as a gap of just the threshold is one of two experts.
@@ -96,7 +94,25 @@ struct RoutingSums {
 // pair_normalized: the gap is (R_1 - R_2) / (R_1 + R_2), as in SelectionRule.
 Tensor routing_sums(const GateScores& scores, const Selection& selection, const Tensor& mask,
                     bool pair_normalized = false);  // f64 [routing_sums_size(experts)]
-int64_t routing_sums_size(int64_t experts);
+constexpr int64_t routing_sums_size(int64_t experts) {
+  constexpr int64_t kScalars = 3;
+  return 4 * experts + 1 + kGapBins + kScalars;
+}
+// The parts of what routing_sums() returns, for those who stand where it is.
+template <class T>
+struct RoutingSumsParts {
+  T* sums = nullptr;
+  int64_t experts = 0;
+  ADAGATE_HD T* single() const { return sums; }
+  ADAGATE_HD T* assigned() const { return sums + experts; }
+  ADAGATE_HD T* probability() const { return sums + 2 * experts; }
+  ADAGATE_HD T* by_count() const { return sums + 3 * experts; }
+  ADAGATE_HD T* gap() const { return sums + 4 * experts + 1; }
+  ADAGATE_HD T& tokens() const { return gap()[kGapBins]; }
+  ADAGATE_HD T& entropy() const { return gap()[kGapBins + 1]; }
+  ADAGATE_HD T& log_sum_exp_squared() const { return gap()[kGapBins + 2]; }
+};
+using RoutingSumsView = RoutingSumsParts<const double>;
 // From the host's copy of what routing_sums() returns.
 RoutingSums unpack_routing_sums(std::span<const double> sums, int64_t experts);
 
@@ -156,8 +172,9 @@ struct RoutingWeightsArgs {
 void launch(CpuStream&, const RoutingWeightsArgs&);
 void launch(CudaStream&, const RoutingWeightsArgs&);
 
-// dlogits [tokens, stride] = J_softmax^T (dp of the weights + probability_gradient)
-//                            + 2 lse p * lse_squared_gradient; zero for padding and beyond experts.
+// dlogits [tokens, stride] = J_softmax^T (dp of the weights + loss_gradient)
+//                            + 2 lse p * loss_gradient[experts]; zero for padding and beyond
+// experts.
 struct RoutingBackwardArgs {
   static constexpr std::string_view kKernel = "routing_backward";
   const void* probabilities = nullptr;
@@ -166,8 +183,7 @@ struct RoutingBackwardArgs {
   const int32_t* expert = nullptr;
   const void* dweight = nullptr;  // [assignments]; null: none
   const uint8_t* mask = nullptr;
-  const double* probability_gradient = nullptr;  // [experts] or null
-  double lse_squared_gradient = 0;
+  const double* loss_gradient = nullptr;  // [experts + 1]: see RoutingLossGradient; null: none
   void* dlogits = nullptr;
   int64_t tokens = 0, experts = 0, stride = 0;
   bool renormalize = false;

@@ -5,6 +5,7 @@
 #include "core/device/copy.h"
 #include "core/ops/all_kernels.h"
 #include "core/tensor/accumulate.h"
+#include "core/tensor/read_together.h"
 #include "tests/support/guarded_device.h"
 #include "tests/support/in_child.h"
 #include "tests/support/op_case_checks.h"
@@ -124,6 +125,10 @@ TEST_CASE("Every op on a guarded device gives the CPU's bits, and every kernel r
       Selection s = select_experts(scores, {.kind = kind, .k_max = 2, .threshold = 0.2}, {}, {});
       for (const Tensor& t : {s.row_start, s.expert, s.counts, routing_sums(scores, s, {})})
         all.push_back(t);
+      Tensor both = Tensor::empty({2, routing_sums_size(6)}, DType::f64, device);
+      for (int64_t l : {0, 1}) both.slice(l, l + 1).copy_from(routing_sums(scores, s, {}));
+      for (const BalanceLoss& loss : kBalanceLosses)
+        all.push_back(routing_loss_gradients(both, 6, loss, 0.1, 0.01));
     }
     return all;
   });
@@ -168,6 +173,24 @@ TEST_CASE("What the host reads and writes of tensors is counted") {
     CHECK(after.write_bytes - before.write_bytes == 8);
     CHECK(after.reads - before.reads == 1);
     CHECK(after.read_bytes - before.read_bytes == 8);
+  }
+}
+
+TEST_CASE("Tensors are read together with one copy") {
+  for (Device device : {Device{}, guarded_device()}) {
+    std::vector<Tensor> parts;
+    for (double first : {1.0, 5.0, 8.0})
+      parts.push_back(Tensor::from(std::vector{first, first + 1}, {1, 2}, DType::f64, device));
+    parts.push_back(Tensor::empty({0}, DType::f64, device));
+    TransferStats before = transfer_stats();
+    auto values = read_together(parts);
+    CHECK(transfer_stats().reads - before.reads == 1);
+    CHECK(values == std::vector<std::vector<double>>{{1, 2}, {5, 6}, {8, 9}, {}});
+    CHECK(read_together(std::span(parts).first(1)) == std::vector<std::vector<double>>{{1, 2}});
+    CHECK(read_together({}).empty());
+    CHECK(transfer_stats().reads - before.reads == 2);
+    parts.push_back(Tensor::zeros({1}, DType::f32, device));
+    CHECK_THROWS_WITH(read_together(parts), Contains("a tensor of f32, f64 expected"));
   }
 }
 

@@ -5,6 +5,7 @@
 #include "tests/moe/moe_run.h"
 #include "tests/support/catch.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/packed_sums.h"
 
 namespace adagate::test {
 namespace {
@@ -131,6 +132,29 @@ TEST_CASE("The balance losses and their gradients are those of their equations",
           expect_gradient(run.grads.at("gate.weight"), in.weight, plain);
           expect_gradient(run.dx, in.x, plain);
         }
+}
+
+TEST_CASE("Each layer has the gradient of its own sums, over all ranks", "[moe]") {
+  constexpr int64_t kLayers = 2, kFew = 3;
+  run_ranks(2, [&](std::shared_ptr<Communicator> world) {
+    double more = world->rank();
+    RoutingStep step(kLayers, kFew, {.loss = "switch", .coefficient = 0.5, .z_coefficient = 0.25});
+    for (int64_t l = 0; l < kLayers; ++l) {
+      RoutingSums sums{.single = {},
+                       .assigned = {1 + more, 2.0 * static_cast<double>(l), 0},
+                       .probability = {},
+                       .by_count = {},
+                       .tokens = 4 + more};
+      step.ledger().add(l, packed_sums(sums, kFew));
+      step.ledger().add(l, {.rows = {}});
+    }
+    step.end_forward(*world);
+    // c E / T = 1 / 6 of shares 3 / 3 and then 3 / 7, 4 / 7; c_z / T.
+    CHECK_THAT(step.loss_gradient(0)().to_doubles(),
+               Catch::Matchers::Approx(std::vector<double>{1.0 / 6, 0, 0, 0.25 / 9}));
+    CHECK_THAT(step.loss_gradient(1)().to_doubles(),
+               Catch::Matchers::Approx(std::vector<double>{1.0 / 14, 2.0 / 21, 0, 0.25 / 9}));
+  });
 }
 
 TEST_CASE("Without a loss nothing is counted beforehand", "[moe]") {

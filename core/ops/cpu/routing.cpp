@@ -96,18 +96,19 @@ template <class T>
 void backward_kernel(const RoutingBackwardArgs& a) {
   const T* probabilities = static_cast<const T*>(a.probabilities);
   const T* log_sum_exp = static_cast<const T*>(a.log_sum_exp);
+  const T lse_squared_gradient = a.loss_gradient ? static_cast<T>(a.loss_gradient[a.experts]) : 0;
 #pragma omp parallel for schedule(static) if (a.tokens > kSerialTokens)
   for (int64_t t = 0; t < a.tokens; ++t) {
     T* d = static_cast<T*>(a.dlogits) + t * a.stride;
     std::fill_n(d, a.stride, T(0));
     if (a.mask && !a.mask[t]) continue;
     const T* p = probabilities + t * a.experts;
-    if (a.probability_gradient)
-      for (int64_t e = 0; e < a.experts; ++e) d[e] = static_cast<T>(a.probability_gradient[e]);
+    if (a.loss_gradient)
+      for (int64_t e = 0; e < a.experts; ++e) d[e] = static_cast<T>(a.loss_gradient[e]);
     if (a.dweight) add_weight_gradient(a, p, t, d);
     T mean = 0;
     for (int64_t e = 0; e < a.experts; ++e) mean += p[e] * d[e];
-    T z = 2 * log_sum_exp[t] * static_cast<T>(a.lse_squared_gradient);
+    T z = 2 * log_sum_exp[t] * lse_squared_gradient;
     for (int64_t e = 0; e < a.experts; ++e) d[e] = p[e] * (d[e] - mean + z);
   }
 }
@@ -130,12 +131,9 @@ int64_t gap_bin(const T* p, int64_t experts, bool pair_normalized) {
 // Adds the tokens [begin, end) to `sums`, laid out as in RoutingSumsArgs.
 template <class T>
 void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sums) {
-  double* single = sums;
-  double* assigned = single + a.experts;
-  double* probability = assigned + a.experts;
-  double* by_count = probability + a.experts;
-  double* gap = by_count + a.experts + 1;
-  double* scalars = gap + kGapBins;
+  const RoutingSumsParts<double> to{sums, a.experts};
+  double *single = to.single(), *assigned = to.assigned(), *probability = to.probability();
+  double *by_count = to.by_count(), *gap = to.gap(), *scalars = &to.tokens();
   for (int64_t t = begin; t < end; ++t) {
     if (a.mask && !a.mask[t]) continue;
     int32_t first = a.row_start[t], last = a.row_start[t + 1];
