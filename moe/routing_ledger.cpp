@@ -31,7 +31,7 @@ RoutingLedger::RoutingLedger(int64_t layers, int64_t experts) : layers_(layers),
 
 void RoutingLedger::clear() {
   pending_ = false;
-  counted_ = last_ = own_ = {};
+  counted_ = own_ = {};
   reduced_.clear();
   work_.assign(static_cast<size_t>(layers_), {});
   total_.assign(static_cast<size_t>(layers_ * routing_sums_size(experts_)), 0.0);
@@ -78,8 +78,7 @@ void RoutingLedger::reduce(Communicator& world) {
     world.on(counted_.device(), "routing sums")
         .all_reduce(counted_.raw(), counted_.numel(), DType::f64, ReduceOp::sum);
   }
-  last_ = std::exchange(counted_, {});
-  reduced_.push_back(last_);
+  reduced_.push_back(std::exchange(counted_, {}));
 }
 
 std::vector<Tensor> RoutingLedger::unread() const {

@@ -47,8 +47,8 @@ class RoutingLedger {
   // Collective.
   void reduce(Communicator& world);
   bool reduced() const { return !pending_; }  // nothing was added since
-  // What the last reduce() has summed, f64 [layers, routing_sums_size(experts)].
-  const Tensor& last() const { return last_; }
+  // What the last reduce() has summed, f64 [layers, routing_sums_size(experts)]; until read().
+  const Tensor& last() const { return reduced_.back(); }
 
   std::vector<Tensor> unread() const;
   // `values`: of unread(). Returns those that reduce() has summed, [layers * routing_sums_size()]
@@ -77,7 +77,6 @@ class RoutingLedger {
   int64_t layers_, experts_;
   bool pending_ = false;
   Tensor counted_;  // f64 [layers, routing_sums_size()], not yet reduced; empty: none
-  Tensor last_;
   std::vector<Tensor> reduced_;  // not yet read, one for each reduce()
   Tensor own_;                   // this rank's part of them; empty: not needed
   std::vector<Work> work_;       // [layers]

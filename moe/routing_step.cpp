@@ -71,6 +71,7 @@ void RoutingStep::read(std::span<const std::vector<double>> values) {
       values_[static_cast<size_t>(l)].z += of_scope.z;
     }
   }
+  gradients_ = {};  // backward is over: nothing of the device's memory stays until the next step
 }
 
 LayerRouting RoutingStep::layer(int64_t layer) const {
