@@ -67,7 +67,7 @@ int run(Options options) {
   if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
   check(!options.prompt.empty(), "the prompt is empty: give at least one character");
   int64_t context = model.context();
-  options.sampling.never = ids_without_token(tokenizer, saved.config.model.vocabulary);
+  options.sampling.never = ids_without_token(tokenizer, model.vocabulary());
   std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
   if (static_cast<int64_t>(prompt.size()) > context) {
     log::info("the prompt has {}, the model sees its last {}", counted(prompt.size(), "token"),

@@ -14,7 +14,8 @@ class AutoregressiveModel {
  public:
   virtual ~AutoregressiveModel() = default;
 
-  virtual int64_t context() const = 0;  // most tokens of one sequence
+  virtual int64_t context() const = 0;     // most tokens of one sequence
+  virtual int64_t vocabulary() const = 0;  // ids are below it
   virtual std::vector<KvCache> make_caches(int64_t sequences = 1) const = 0;
   // Feeds `tokens` (i32 [sequences, n]) that continue the sequences of `caches`; returns the logits
   // [sequences, vocabulary] of each one's next token. Of sequence i only the first lengths[i], at

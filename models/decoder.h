@@ -44,6 +44,7 @@ class Decoder final : public Model, public AutoregressiveModel {
               std::span<const int32_t> lengths = {}) override;
   std::vector<KvCache> make_caches(int64_t sequences = 1) const override;
   int64_t context() const override { return config_.context; }
+  int64_t vocabulary() const override { return config_.vocabulary; }
 
   const ModelConfig& config() const { return config_; }
   Device device() const override;
