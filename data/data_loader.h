@@ -66,6 +66,7 @@ class EvaluationPass {
   // all.
   EvaluationPass(const Dataset& dataset, int64_t rows, int rank, int ranks, int64_t limit = -1);
   int64_t batches() const { return batches_; }
+  const Dataset& dataset() const { return dataset_; }
   Batch batch(int64_t index) const;
 
  private:

@@ -19,7 +19,7 @@ EvaluationResult evaluate(const Task& task, Model& model, const EvaluationPass& 
     beat();
     Batch batch = pass.batch(b);
     if (routing) routing->begin_micro_batch(b);
-    accumulate_into(sums, task.score(model, batch, context));
+    accumulate_into(sums, task.score(model, batch, pass.dataset(), context));
     targets += batch.valid_targets;
   }
   if (routing) routing->end(*mesh.world);

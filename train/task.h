@@ -35,9 +35,11 @@ struct Task {
   std::span<const MetricKind> metrics;
   std::string_view best = kLossMetric;
   // Figures of a batch that are added over batches and ranks, f64 [sums] on the model's device: of
-  // the metrics what can be added. Not recorded.
+  // the metrics what can be added. `data` is what the batch's sample ids are of: one that the task
+  // has opened, which may know more of a sample than its tokens. Not recorded.
   int64_t sums = 0;
-  Tensor (*score)(Model& model, const Batch& batch, const StepContext& context) = nullptr;
+  Tensor (*score)(Model& model, const Batch& batch, const Dataset& data,
+                  const StepContext& context) = nullptr;
   // The metrics' values, in their order, of the sums over everything and the number of targets.
   std::vector<double> (*values)(std::span<const double> sums, int64_t targets) = nullptr;
 };

@@ -10,7 +10,8 @@ std::unique_ptr<Model> make_language_model(const RunConfig& config, const Mesh& 
   return std::make_unique<Decoder>(config.model, config.moe, mesh);
 }
 
-Tensor score_next_tokens(Model& model, const Batch& batch, const StepContext& context) {
+Tensor score_next_tokens(Model& model, const Batch& batch, const Dataset&,
+                         const StepContext& context) {
   return next_token_loss(model, batch, 1.0, context).sum;
 }
 

@@ -10,7 +10,8 @@
 namespace adagate {
 
 std::unique_ptr<Model> make_language_model(const RunConfig& config, const Mesh& mesh);
-Tensor score_next_tokens(Model& model, const Batch& batch, const StepContext& context);
+Tensor score_next_tokens(Model& model, const Batch& batch, const Dataset& data,
+                         const StepContext& context);
 std::vector<double> language_metrics(std::span<const double> sums, int64_t targets);
 
 inline constexpr std::array kLanguageMetrics = {

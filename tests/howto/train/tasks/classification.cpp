@@ -111,7 +111,7 @@ BatchLoss classification_loss(Model& model, const Batch& batch, double scale,
 // [end]
 
 // [score]
-Tensor score_classes(Model& model, const Batch& batch, const StepContext& context) {
+Tensor score_classes(Model& model, const Batch& batch, const Dataset&, const StepContext& context) {
   Device device = model.device();
   Tensor logits = class_logits(model, batch, context);
   Tensor sums = Tensor::zeros({2}, DType::f64, device);

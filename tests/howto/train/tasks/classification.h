@@ -22,7 +22,8 @@ DataPlan plan_labelled_data(const RunConfig& config, const Tokenizer& tokenizer)
 void classification_forward(Model& model, const Batch& batch, const StepContext& context);
 BatchLoss classification_loss(Model& model, const Batch& batch, double scale,
                               const StepContext& context);
-Tensor score_classes(Model& model, const Batch& batch, const StepContext& context);
+Tensor score_classes(Model& model, const Batch& batch, const Dataset& data,
+                     const StepContext& context);
 std::vector<double> classification_metrics(std::span<const double> sums, int64_t targets);
 
 inline constexpr std::array kClassificationMetrics = {
