@@ -144,6 +144,7 @@ SavedRun open_saved_run(const fs::path& checkpoint, const RunConfig& config,
   SavedRun saved{.checkpoint = checkpoint,
                  .config_yaml = manifest.config_yaml,
                  .config = read_config<RunConfig>(tree),
+                 .state = manifest.state,
                  .record = RunRecord::read(manifest.state),
                  .order = stored_order(manifest)};
   int64_t& vocabulary = saved.config.model.vocabulary;
@@ -164,15 +165,15 @@ void check_task(const RunRecord& record, const RunConfig& config, const Task& ta
         checkpoint.string(), saved, task.name);
 }
 
-void restore_position(const SavedRun& saved, const TrainingState& state, const RunConfig& config,
-                      const std::string& data_hash, DataLoader& loader) {
+void restore_position(const SavedRun& saved, const RunConfig& config, const std::string& data_hash,
+                      DataLoader& loader) {
   const RunRecord& record = saved.record;
   check(record.data_hash.empty() || record.data_hash == data_hash,
         "data.train is {}, whose text is not the one that the saved run was trained on: resume "
         "on the same data, or start anew in another --output",
         config.data.train);
   DataState data = loader.state();
-  data.position = {state.epoch, state.epoch_step};
+  data.position = {saved.state.epoch, saved.state.epoch_step};
   data.seed = static_cast<uint64_t>(record.seed);
   data.dataset_size = record.dataset_size;
   data.batch = record.batch;

@@ -42,7 +42,8 @@ struct SavedRun {
   std::filesystem::path checkpoint;
   std::string config_yaml;  // of the run that wrote it
   RunConfig config;         // the same, its vocabulary filled in
-  RunRecord record;
+  TrainingState state;
+  RunRecord record;  // of the state
   // Of its samples, i64 [samples], filled when its state is read; none: the shuffle's.
   Tensor order = {};
 };
@@ -61,8 +62,8 @@ void check_task(const RunRecord& record, const RunConfig& config, const Task& ta
 
 // Brings the loader, over a text with `data_hash`, to where the saved run stopped. Throws Error
 // when that one read another text, or under another seed or batch.
-void restore_position(const SavedRun& saved, const TrainingState& state, const RunConfig& config,
-                      const std::string& data_hash, DataLoader& loader);
+void restore_position(const SavedRun& saved, const RunConfig& config, const std::string& data_hash,
+                      DataLoader& loader);
 
 // All keys in which `config` differs from the saved run's. Throws Error naming those that change
 // what is computed and are not allowed to differ, with both values.

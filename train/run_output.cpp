@@ -6,6 +6,7 @@
 #include "core/io/atomic_file.h"
 #include "parallel/agree.h"
 #include "train/kept_configs.h"
+#include "train/kept_tokenizer.h"
 #include "train/run_directory.h"
 #include "train/saved_model.h"
 #include "train/shared_output.h"
@@ -87,6 +88,14 @@ void RunOutput::claim(int64_t total_steps) {
     clean_temporaries(config_.output);
   });
   lock_ = directory_.keep();
+}
+
+void RunOutput::begin(const Tokenizer& tokenizer, int64_t start, const std::string& earlier) {
+  on_all_ranks(world_, [&] {
+    if (world_.rank() != 0) return;
+    keep_tokenizer(config_.output, config_.data.tokenizer, tokenizer);
+    keep_configuration(config_.output, options_.config_yaml, start, earlier);
+  });
 }
 
 }  // namespace adagate

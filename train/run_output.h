@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "data/tokenizer.h"
 #include "parallel/communicator.h"
 #include "train/config/run_config.h"
 #include "train/earlier_run.h"
@@ -32,6 +33,11 @@ class RunOutput {
   // later steps than the one gone on from go, and what a killed run has left. Throws Error where
   // the run had come to its end. Collective.
   void claim(int64_t total_steps);
+
+  // From a run's first step on the directory tells of its configuration: keeps that, and the
+  // tokenizer. `earlier`: the configuration of the steps up to `start`, where it was another one.
+  // Collective.
+  void begin(const Tokenizer& tokenizer, int64_t start, const std::string& earlier);
 
   const std::optional<std::filesystem::path>& resumed_from() const { return resumed_from_; }
   bool goes_on_here() const;  // from a checkpoint in this output

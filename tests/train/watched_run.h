@@ -8,6 +8,7 @@
 #include "data/byte_tokenizer.h"
 #include "tests/support/temp_folder.h"
 #include "train/config/config_writer.h"
+#include "train/evaluation.h"
 #include "train/task_table.h"
 #include "train/text_data.h"
 #include "train/trainer.h"
