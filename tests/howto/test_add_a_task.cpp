@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 #include <mutex>
 
+#include "data/labelled_lines.h"
 #include "models/decoder.h"
+#include "parallel/staged_communicator.h"
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
+#include "tests/support/guarded_device.h"
 #include "tests/support/message_of.h"
 #include "tests/support/temp_folder.h"
 #include "train/evaluation.h"
@@ -230,4 +233,30 @@ TEST_CASE("classification: the plan counts lines; the model writes no text") {
   CHECK(dynamic_cast<AutoregressiveModel*>(model.get()) == nullptr);
   Decoder decoder(config.model, config.moe, make_self_mesh());
   CHECK(decoder.flops().per_token - model->flops().per_token == 2.0 * 16 * (257 - 2));
+}
+
+TEST_CASE("classification: trains and scores alike on a device that the host can't touch") {
+  TempFolder folder;
+  RunConfig config = config_in(folder);
+  config.model.vocabulary = 257;
+  auto figures_on = [&](Device device) {
+    Mesh mesh = make_mesh(stage_through_host(make_self_communicator()), 1);
+    auto model = make_classifier(config, mesh);
+    ParameterStore store(*model, {.device = device});
+    store.initialize(3);
+    AdamW adamw(store, {});
+    TrainingStep step(*model, kClassification.objective, store, adamw, mesh, {});
+    LabelledLines data(config.data.train, *load_tokenizer("byte"), config.model.context, 2);
+    EvaluationPass pass(data, 8, 0, 1);
+    std::vector<double> figures;
+    for (int64_t i = 0; i < pass.batches(); ++i) {
+      Batch batch = pass.batch(i);
+      StepResult result = step.run(std::span(&batch, 1), i, 0.01, false);
+      figures.insert(figures.end(), {result.loss, result.grad_norm});
+    }
+    for (const Metric& metric : evaluate(kClassification, *model, pass, mesh, nullptr).metrics)
+      figures.push_back(metric.value);
+    return figures;
+  };
+  CHECK(figures_on(test::guarded_device()) == figures_on(Device{}));
 }

@@ -11,6 +11,8 @@
 #include "tests/support/guarded_device.h"
 #include "tests/support/temp_folder.h"
 #include "train/checkpoint.h"
+#include "train/evaluation.h"
+#include "train/task_table.h"
 
 using namespace adagate;
 using namespace adagate::test;
@@ -138,6 +140,34 @@ TEST_CASE("guarded training: state is saved from a device and read onto one") {
     for (const StateTensor& s : states) (reads ? read : saved).push_back(s.tensor.to_floats());
   }
   CHECK(read == saved);
+}
+
+TEST_CASE("guarded training: an evaluation on a device tells the CPU's metrics") {
+  class Samples final : public Dataset {
+   public:
+    int64_t size() const override { return 13; }
+    Sample get(int64_t id) const override {
+      Sample sample;
+      for (int64_t t = 0; t <= id % 5; ++t) {
+        sample.ids.push_back(static_cast<int32_t>((3 * id + t) % 61));
+        sample.targets.push_back(static_cast<int32_t>((id + 7 * t) % 61));
+      }
+      return sample;
+    }
+  };
+  Samples samples;
+  EvaluationPass pass(samples, 4, 0, 1);
+  Mesh mesh = make_mesh(stage_through_host(make_self_communicator()), 1);
+  auto evaluated = [&](Device device, bool moe) {
+    fixed_step::Trainer trainer({.experts = moe ? 4 : 0}, {.device = device}, mesh);
+    RoutingStep routing = routing_step_of(trainer.model());
+    EvaluationResult result = evaluate(kLanguageModelling, trainer.model(), pass, mesh, &routing);
+    return std::pair{result.loss(), routing.layers() ? routing.layer(0).assignments() : 0};
+  };
+  for (bool moe : {false, true}) {
+    INFO("MoE " << moe);
+    CHECK(evaluated(guarded_device(), moe) == evaluated(Device{}, moe));
+  }
 }
 
 TEST_CASE("guarded training: what a warm step reads of the device is bounded") {
