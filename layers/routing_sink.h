@@ -14,7 +14,7 @@ namespace adagate {
 // A layer's choice for a micro-batch. Refers to what is gone when the call returns.
 struct RoutingChoice {
   const Selection& selection;
-  const Tensor& weight;   // [assignments], of the experts' outputs
+  const Tensor& weight;   // of the experts' outputs, as long as selection.expert
   const Tensor& sums;     // f64, as routing_sums() returns them
   const TokenRows& rows;  // which samples the tokens are of
 };

@@ -68,6 +68,8 @@ Dispatched Dispatcher::dispatch(const Tensor& x, const RoutingPlan& plan) const 
 }
 
 void Dispatcher::exchange_counts(const RoutingPlan& plan, Dispatched& to) const {
+  check(!plan.selection.host_counts.empty(),
+        "dispatch: the host does not know how many rows go to each rank: read_counts() first");
   int64_t ranks = group_->size(), local = local_experts();
   // counts[s * local + e]: rows from rank s for local expert e
   std::vector<int64_t> counts(static_cast<size_t>(experts_)), ones(static_cast<size_t>(ranks), 1);

@@ -16,9 +16,9 @@ namespace adagate {
 
 // Rows at their experts, and the way back.
 struct Dispatched {
-  Tensor rows;           // [rows here, width], sorted by local expert
+  Tensor rows;           // [rows here, or the plan's room for them, width], by local expert
   GroupOffsets offsets;  // of the local experts
-  Tensor weight;         // [assignments], the plan's
+  Tensor weight;         // the plan's
   ExpertOrder order;     // of this rank's own assignments
 
   // With several ranks only. Rows arrive by (source rank, expert) and are sorted again by expert:
@@ -37,9 +37,11 @@ class Dispatcher {
 
   int64_t local_experts() const { return experts_ / group_->size(); }
   int64_t first_expert() const { return group_->rank() * local_experts(); }
+  // Whether plans must come with Selection::host_counts: messages between ranks need their lengths.
+  bool needs_host_counts() const { return group_->size() > 1; }
 
-  // x [tokens, width]. Collective over the group, and so is its backward: ranks without tokens
-  // join.
+  // x [tokens, width]. Throws Error when the plan lacks the host's counts that it needs. Collective
+  // over the group, and so is its backward: ranks without tokens join.
   Dispatched dispatch(const Tensor& x, const RoutingPlan& plan) const;
 
   // y: the experts' results for dispatched.rows -> [tokens, width], the weighted sum of each

@@ -3,14 +3,15 @@
 namespace adagate {
 
 Gate::Gate(int64_t width, int64_t experts, int64_t layer, const GateConfig& config,
-           double initial_stddev, const MakePolicy& make_policy)
+           double initial_stddev, const MakePolicy& make_policy, bool host_counts)
     : weight_({.shape = {width, experts},
                .init = Init::normal(initial_stddev),
                .full_precision = true}),
       policy_(make_policy(config, experts)),
       layer_(layer),
       renormalize_(config.combine == "renormalized"),
-      pair_gap_(config.normalize == "pair") {
+      pair_gap_(config.normalize == "pair"),
+      host_counts_(host_counts) {
   check(renormalize_ || config.combine == "raw", "moe.gate.combine is '{}': raw or renormalized",
         config.combine);
   add("weight", weight_);
@@ -31,6 +32,7 @@ RoutingPlan Gate::forward(const Tensor& x, const StepContext& context,
                                               .seed = context.seed,
                                               .step = static_cast<uint64_t>(context.step),
                                               .layer = layer_});
+  if (host_counts_) plan.selection.read_counts();
   check(plan.tokens() == x.rows(), "gate of MoE layer {}: {} tokens, the plan has {}", layer_,
         x.rows(), plan.tokens());
   plan.weight =

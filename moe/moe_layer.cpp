@@ -8,7 +8,7 @@ MoeLayer::MoeLayer(const MoeLayerConfig& config, const Mesh& mesh)
     : config_(config),
       dispatcher_(mesh.expert, config.moe.experts),
       gate_(config.width, config.moe.experts, config.layer, config.moe.gate, config.initial_stddev,
-            config.make_policy),
+            config.make_policy, dispatcher_.needs_host_counts()),
       experts_({.width = config.width,
                 .hidden = config.hidden,
                 .experts = config.moe.experts,

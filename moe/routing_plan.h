@@ -1,5 +1,6 @@
 // What a gate decides for a batch: a sparse tokens x experts matrix in CSR form. Tokens may take
-// any number of experts, none included (padding); buffers follow the real number of assignments.
+// any number of experts, none included (padding); buffers follow the number of assignments, or have
+// room for the most there can be where the host does not know it (core/ops/routing.h).
 #pragma once
 
 #include <cstdint>
@@ -11,11 +12,11 @@ namespace adagate {
 
 struct RoutingPlan {
   int64_t experts = 0;
-  Selection selection;  // row_start i32 [tokens + 1], expert i32 [assignments], their counts
-  Tensor weight;        // [assignments] f32 (f64), differentiable
+  Selection selection;
+  Tensor weight;  // [rows] f32 (f64), differentiable
 
   int64_t tokens() const { return selection.row_start.numel() - 1; }
-  int64_t assignments() const { return selection.expert.numel(); }
+  int64_t rows() const { return selection.expert.numel(); }  // assignments, or room for them
 };
 
 }  // namespace adagate

@@ -22,8 +22,9 @@ struct BiasActivationArgs {
   static constexpr std::string_view kKernel = "bias_activation";
   const void* h = nullptr;  // [rows, cols]
   const void* bias = nullptr;
-  void* y = nullptr;                 // [rows, cols], swiglu: [rows, cols / 2]
-  const int64_t* offsets = nullptr;  // [groups + 1]; null: one group of all rows
+  void* y = nullptr;  // [rows, cols], swiglu: [rows, cols / 2]
+  // [groups + 1]; null: one group of all rows. Rows from offsets[groups] on are left alone.
+  const int64_t* offsets = nullptr;
   int64_t rows = 0, cols = 0, groups = 1;
   Activation activation = Activation::identity;
   DType type = DType::f32, bias_type = DType::f32;

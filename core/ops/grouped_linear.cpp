@@ -14,7 +14,7 @@ void check_sizes(const Tensor& x, const Tensor& w, const GroupOffsets& offsets,
   check(x.cols() == w.dim(1), "grouped_linear: x has {} columns, the weights {} rows", x.cols(),
         w.dim(1));
   check(offsets.cover(w.dim(0), x.rows()), "grouped_linear: {} offsets for {} groups and {} rows",
-        offsets.host.size(), w.dim(0), x.rows());
+        offsets.groups() + 1, w.dim(0), x.rows());
   check(!bias || bias.numel() == w.dim(0) * w.dim(2), "grouped_linear: bias {} for weights {}",
         bias.shape(), w.shape());
 }
@@ -34,7 +34,8 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, const GroupOffsets& offs
                                           .c = y.raw(),
                                           .bias = bias.raw(),
                                           .offsets = offsets.device.data<int64_t>(),
-                                          .host_offsets = offsets.host.data(),
+                                          .host_offsets = offsets.on_host(),
+                                          .rows = x.rows(),
                                           .groups = groups,
                                           .k = in,
                                           .m = out,
@@ -52,7 +53,8 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, const GroupOffsets& offs
                                                .b = dy.raw(),
                                                .c = to.tensor.raw(),
                                                .offsets = offsets.device.data<int64_t>(),
-                                               .host_offsets = offsets.host.data(),
+                                               .host_offsets = offsets.on_host(),
+                                               .rows = dy.rows(),
                                                .groups = groups,
                                                .k = in,
                                                .m = out,
@@ -78,7 +80,8 @@ Tensor grouped_linear(const Tensor& x, const Tensor& w, const GroupOffsets& offs
                                                .b = w.raw(),
                                                .c = to.tensor.raw(),
                                                .offsets = offsets.device.data<int64_t>(),
-                                               .host_offsets = offsets.host.data(),
+                                               .host_offsets = offsets.on_host(),
+                                               .rows = dy.rows(),
                                                .groups = groups,
                                                .k = out,
                                                .m = in,

@@ -9,8 +9,8 @@
 namespace adagate {
 
 // y[r] = x[r] w[g] + bias[g] for the rows offsets[g] <= r < offsets[g + 1]. x [n, in] sorted by
-// group, w [G, in, out], bias [G, out] or empty, offsets of G groups from 0 to n -> y [n, out] of
-// w's type. Groups may be empty; their weights' gradient is zero then. Throws Error when sizes
+// group, w [G, in, out], bias [G, out] or empty, offsets of G groups in n rows -> y [n, out] of w's
+// type. Groups may be empty; their weights' gradient is zero then. Throws Error when sizes
 // don't match.
 Tensor grouped_linear(const Tensor& x, const Tensor& w, const GroupOffsets& offsets,
                       const Tensor& bias = {});
@@ -27,8 +27,12 @@ struct GroupedMatmulArgs {
   const void* b = nullptr;
   void* c = nullptr;
   const void* bias = nullptr;
-  const int64_t* offsets = nullptr;       // [groups + 1]
-  const int64_t* host_offsets = nullptr;  // the same, of the host; read before launch() returns
+  const int64_t* offsets = nullptr;  // [groups + 1]
+  // The same, of the host; read before launch() returns. Null: the host has not read them. A kernel
+  // for all groups goes by `offsets` inside its launch; a backend that launches product by product
+  // copies `offsets` to the host then, and waits for them.
+  const int64_t* host_offsets = nullptr;
+  int64_t rows = 0;  // n: most rows that there can be in all groups, as a bound for the launch
   int64_t groups = 0, k = 0, m = 0;
   bool trans_b = false;
   DType a_type = DType::f32, b_type = DType::f32, c_type = DType::f32, bias_type = DType::f32;

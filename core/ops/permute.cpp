@@ -15,9 +15,10 @@ GatherRowsArgs gather_args(const Tensor& in, const Tensor& from, const Tensor& o
 
 ExpertOrder sort_by_expert(const Selection& selection) {
   const Tensor& expert = selection.expert;
-  auto experts = static_cast<int64_t>(selection.host_counts.size());
+  const std::vector<int64_t>& counts = selection.host_counts;
+  int64_t experts = selection.counts.numel();
   ExpertOrder order{.offsets = {Tensor::empty({experts + 1}, DType::i64, expert.device()),
-                                offsets_of(selection.host_counts)},
+                                counts.empty() ? counts : offsets_of(counts), expert.numel()},
                     .row_start = selection.row_start,
                     .row = Tensor::empty({expert.numel()}, DType::i32, expert.device()),
                     .token = Tensor::empty({expert.numel()}, DType::i32, expert.device())};
@@ -34,8 +35,10 @@ ExpertOrder sort_by_expert(const Selection& selection) {
 Tensor gather_rows(const Tensor& x, const ExpertOrder& order) {
   check(x.rows() == order.tokens(), "gather_rows: {} rows, an order of {} tokens", x.rows(),
         order.tokens());
-  Tensor y = Tensor::empty({order.assignments(), x.cols()}, x.dtype(), x.device());
-  launch_on(x.device(), gather_args(x, order.token, y));
+  Tensor y = Tensor::empty({order.rows(), x.cols()}, x.dtype(), x.device());
+  GatherRowsArgs args = gather_args(x, order.token, y);
+  args.used = order.offsets.used();
+  launch_on(x.device(), args);
   if (!tape_needs({&x})) return y;
   return record("gather_rows", y,
                 [dx = Gradient(x), row_start = order.row_start, row = order.row,
@@ -53,9 +56,9 @@ Tensor gather_rows(const Tensor& x, const ExpertOrder& order) {
 }
 
 Tensor combine_rows(const Tensor& rows, const Tensor& weight, const ExpertOrder& order) {
-  check(rows.rows() == order.assignments() && weight.numel() == order.assignments(),
+  check(rows.rows() == order.rows() && weight.numel() == order.rows(),
         "combine_rows: {} rows and {} weights for {} assignments", rows.rows(), weight.numel(),
-        order.assignments());
+        order.rows());
   DType weight_type = compute_dtype(rows.dtype());
   check(weight.dtype() == weight_type, "combine_rows: weights of {} for rows of {}",
         name_of(weight.dtype()), name_of(rows.dtype()));

@@ -15,20 +15,20 @@ namespace adagate {
 struct ExpertOrder {
   GroupOffsets offsets;  // rows of each expert
   Tensor row_start;      // i32 [tokens + 1], as in the selection
-  Tensor row;            // i32 [assignments] assignment -> its sorted row
-  Tensor token;          // i32 [assignments] sorted row -> its token
+  Tensor row;            // i32 [rows] assignment -> its sorted row
+  Tensor token;          // i32 [rows] sorted row -> its token
 
   int64_t tokens() const { return row_start.numel() - 1; }
-  int64_t assignments() const { return row.numel(); }
+  int64_t rows() const { return row.numel(); }  // assignments, or room for them: see Selection
 };
 
 ExpertOrder sort_by_expert(const Selection& selection);
 
-// x [tokens, width] -> [assignments, width]: each token's row once per expert it takes, sorted.
+// x [tokens, width] -> [rows, width]: each token's row once per expert it takes, sorted.
 Tensor gather_rows(const Tensor& x, const ExpertOrder& order);
 
 // y_t = sum of weight[i] * rows[row[i]] over the token's assignments i, summed in f32 (f64);
-// tokens without any give zero. rows [assignments, width], weight [assignments] f32 (f64)
+// tokens without any give zero. rows [order.rows(), width], weight [order.rows()] f32 (f64)
 // -> [tokens, width] of the rows' type.
 Tensor combine_rows(const Tensor& rows, const Tensor& weight, const ExpertOrder& order);
 
@@ -50,12 +50,14 @@ struct SortByExpertArgs {
 void launch(CpuStream&, const SortByExpertArgs&);
 void launch(CudaStream&, const SortByExpertArgs&);
 
-// out[i] = in[from[i]], rows of row_bytes; all rows of `in`, or some of them.
+// out[i] = in[from[i]], rows of row_bytes; all rows of `in`, or some of them. With `used` only the
+// first used[0] of the `rows` are gathered.
 struct GatherRowsArgs {
   static constexpr std::string_view kKernel = "gather_rows";
   const void* in = nullptr;
   const int32_t* from = nullptr;
   void* out = nullptr;
+  const int64_t* used = nullptr;
   int64_t rows = 0, row_bytes = 0;
 };
 void launch(CpuStream&, const GatherRowsArgs&);

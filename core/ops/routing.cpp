@@ -16,6 +16,10 @@ int64_t tokens_of(const Selection& selection) {
   return selection.row_start.numel() - 1;
 }
 
+int64_t sum_of(const std::vector<int64_t>& counts) {
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
 // Keeps what backward needs, nothing of the tape.
 struct SavedRouting {
   Tensor x, weight, probabilities, log_sum_exp, row_start, expert, mask;
@@ -103,6 +107,12 @@ Selection make_selection(std::span<const int32_t> row_start, std::span<const int
           .host_counts = counts};
 }
 
+void Selection::read_counts() {
+  if (!host_counts.empty()) return;
+  host_counts = counts.to_host<int64_t>();
+  expert = expert.slice(0, sum_of(host_counts));
+}
+
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
                          const Tensor& row_ids, const Tensor& bias) {
   int64_t tokens = scores.probabilities.dim(0), experts = scores.probabilities.dim(1);
@@ -131,10 +141,10 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
                                       .experts = experts,
                                       .rule = rule,
                                       .type = scores.probabilities.dtype()});
-  selection.host_counts = selection.counts.to_host<int64_t>();
-  auto assignments =
-      std::accumulate(selection.host_counts.begin(), selection.host_counts.end(), int64_t{0});
-  selection.expert = Tensor::empty({assignments}, DType::i32, device);
+  if (device.is_cpu()) selection.host_counts = selection.counts.to_host<int64_t>();
+  int64_t rows =
+      selection.host_counts.empty() ? tokens * rule.k_max : sum_of(selection.host_counts);
+  selection.expert = Tensor::empty({rows}, DType::i32, device);
   launch_on(device, CompactSelectionArgs{.chosen = chosen.data<int32_t>(),
                                          .row_start = selection.row_start.data<int32_t>(),
                                          .expert = selection.expert.data<int32_t>(),

@@ -43,13 +43,19 @@ struct SelectionRule {
   Rng rng = {};                  // random_second: addressed by row id
 };
 
+// The host need not know how many assignments there are, as asking a device makes it wait. Where it
+// knows, buffers of assignments are exactly as long; where it does not, they have room for as many
+// as there can be. The room past the last assignment is nobody's: kernels go by row_start or by
+// GroupOffsets, which lie on the device, and neither read nor write there.
 struct Selection {
   Tensor row_start;  // i32 [tokens + 1]
-  Tensor expert;     // i32 [assignments], a token's most probable expert first
-  // Assignments of each expert, on the device and for the host: buffers are as long as there are
-  // assignments, and messages between ranks need their lengths.
-  Tensor counts;  // i64 [experts]
-  std::vector<int64_t> host_counts;
+  Tensor expert;     // i32 [assignments, or room for them], a token's most probable expert first
+  Tensor counts;     // i64 [experts], assignments of each
+  std::vector<int64_t> host_counts;  // the same; empty: the host has not read them
+
+  // For who needs them on the host (lengths of messages, products launched one by one): reads them,
+  // unless it has, and leaves the room out. Before anything is made from the selection.
+  void read_counts();
 };
 
 // For choices made on the host: copies them to the device, with their counts.
@@ -57,8 +63,8 @@ Selection make_selection(std::span<const int32_t> row_start, std::span<const int
                          int64_t experts, Device device = {});
 
 // mask u8 [tokens] or empty; row_ids i64 [tokens], needed by random_second only. bias f32 [experts]
-// or empty: the choice is made by probability + bias, which no weight and no sum sees. The host
-// reads the counts: the only read of an MoE layer.
+// or empty: the choice is made by probability + bias, which no weight and no sum sees. Only the
+// CPU's choices come with host_counts, where they cost nothing and save the room.
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
                          const Tensor& row_ids, const Tensor& bias = {});
 
@@ -67,9 +73,9 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
 // whole batch are, hence asked for during backward.
 using RoutingLossGradient = std::function<Tensor()>;
 
-// Weight of each assignment [assignments]: the probability, or with `renormalize` the probability
-// over the sum of the token's chosen ones. Differentiable in x and the gate weight; its backward
-// runs even when no gradient reaches the weights, to add that of the losses (null: none).
+// Weight of each assignment [as selection.expert]: the probability, or with `renormalize` the
+// probability over the sum of the token's chosen ones. Differentiable in x and the gate weight; its
+// backward runs even when no gradient reaches the weights, to add that of the losses (null: none).
 Tensor routing_weights(const Tensor& x, const Tensor& weight, const GateScores& scores,
                        const Selection& selection, bool renormalize, const Tensor& mask,
                        RoutingLossGradient losses);

@@ -123,6 +123,7 @@ TEST_CASE("Every op on a guarded device gives the CPU's bits, and every kernel r
     std::vector<Tensor> all{scores.probabilities, scores.log_sum_exp, scores.entropy};
     for (auto kind : {SelectionRule::Kind::fixed, SelectionRule::Kind::gap}) {
       Selection s = select_experts(scores, {.kind = kind, .k_max = 2, .threshold = 0.2}, {}, {});
+      s.read_counts();
       for (const Tensor& t : {s.row_start, s.expert, s.counts, routing_sums(scores, s, {})})
         all.push_back(t);
       Tensor both = Tensor::empty({2, routing_sums_size(6)}, DType::f64, device);

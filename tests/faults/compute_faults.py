@@ -216,9 +216,34 @@ COMPUTE_FAULTS = [
 
     # Memory that may be a device's.
     Fault("device: the host reads a result", "core/ops/routing.cpp",
-          "selection.host_counts = selection.counts.to_host<int64_t>();",
-          "selection.host_counts.assign(selection.counts.data<int64_t>(), "
-          "selection.counts.data<int64_t>() + experts);", "^core$", sample=True),
+          "  host_counts = counts.to_host<int64_t>();\n",
+          "  const auto* from = counts.data<int64_t>();\n"
+          "  host_counts.assign(from, from + counts.numel());\n",
+          "^core$", sample=True),
+    Fault("device: the number of assignments is read in every layer", "moe/gate.cpp",
+          "if (host_counts_) plan.selection.read_counts();", "plan.selection.read_counts();",
+          "^train$"),
+    Fault("device: a repeated choice is read again", "moe/gate.cpp",
+          "  if (sink && !earlier) {\n",
+          "  plan.selection.counts.to_host<int64_t>();\n  if (sink && !earlier) {\n", "^train$"),
+    Fault("room: rows are gathered past the last assignment", "core/ops/permute.cpp",
+          "  args.used = order.offsets.used();\n", "", "^core$"),
+    Fault("room: products go by the host's offsets", "core/ops/cpu/grouped_linear.cpp",
+          "int64_t total = p.offsets[p.groups] - p.offsets[0];",
+          "int64_t total = p.host_offsets[p.groups] - p.host_offsets[0];", "^core$"),
+    Fault("room: the last expert's product runs to the end of the room",
+          "core/ops/cpu/grouped_linear.cpp",
+          "int64_t first = p.offsets[g], last = p.offsets[g + 1], rows = last - first;",
+          "int64_t first = p.offsets[g], last = g + 1 < p.groups ? p.offsets[g + 1] : p.rows, "
+          "rows = last - first;", "^core$"),
+    Fault("room: a bias's gradient sums the rows past the last assignment",
+          "core/ops/cpu/column_sum.cpp",
+          "int64_t end = p.offsets ? p.offsets[group + 1] : p.rows;",
+          "int64_t end = p.offsets && group + 1 < p.groups ? p.offsets[group + 1] : p.rows;",
+          "^core$"),
+    Fault("room: activations run to the end of the room", "core/ops/cpu/bias_activation.cpp",
+          "last = p.offsets ? p.offsets[g + 1] : p.rows;",
+          "last = p.offsets && g + 1 < p.groups ? p.offsets[g + 1] : p.rows;", "^core$"),
     Fault("device: a kernel writes to the host's stack", "core/ops/adamw_update.cpp",
           """  sum_of_squares(x, result);
   return result.to_host<double>()[0];""",

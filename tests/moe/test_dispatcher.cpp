@@ -75,7 +75,7 @@ TEST_CASE("combine(dispatch(x)) = x for identity experts, forward and backward",
             Recording on(tape);
             Dispatched d = dispatcher.dispatch(x, plan);
             rows[me] = d.rows.rows();
-            taken[me] = plan.assignments();
+            taken[me] = plan.rows();
             y = dispatcher.combine(d.rows, d);
           }
           tape.backward(y, dy);

@@ -171,16 +171,21 @@ TEST_CASE("guarded training: an evaluation on a device tells the CPU's metrics")
 }
 
 TEST_CASE("guarded training: what a warm step reads of the device is bounded") {
-  auto reads = [](const Form& form, int ranks) {
-    return train_ranks(form, true, ranks, ranks)[0].last_step.reads;
+  auto reads = [](const Form& form, int ranks, int expert) {
+    return train_ranks(form, true, ranks, expert)[0].last_step.reads;
   };
   Form dense{.name = "dense"}, moe{.name = "MoE", .sizes = {.experts = 4}};
   const int64_t layers = moe.sizes.layers;
   // The loss, the gradient's squares and what the MoE layers have counted, together.
-  CHECK(reads(dense, 1) == 1);
-  // Besides, each MoE layer's counts.
-  CHECK(reads(moe, 1) == 1 + layers);
-  CHECK(reads(moe, 2) == 1 + layers);
+  CHECK(reads(dense, 1, 1) == 1);
+  for (int ranks : {1, 2}) CHECK(reads(moe, ranks, 1) == 1);
+  // Besides, where experts are on several ranks, how many rows each MoE layer sends.
+  CHECK(reads(moe, 2, 2) == 1 + layers);
+  // Not again by the passes that repeat a choice: behind the counting pass, and in backward.
+  moe.recompute = true;
+  CHECK(reads(moe, 1, 1) == 1);
+  CHECK(reads(moe, 2, 2) == 1 + layers);
   moe.micro_batches = 2;
-  CHECK(reads(moe, 1) == 1 + 2 * layers);
+  CHECK(reads(moe, 1, 1) == 1);
+  CHECK(reads(moe, 2, 2) == 1 + 2 * layers);
 }

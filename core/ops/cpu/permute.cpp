@@ -107,8 +107,9 @@ void launch(CpuStream&, const SortByExpertArgs& a) {
 void launch(CpuStream&, const GatherRowsArgs& a) {
   const char* in = static_cast<const char*>(a.in);
   char* out = static_cast<char*>(a.out);
-#pragma omp parallel for schedule(static) if (a.rows * a.row_bytes > kSerialBytes)
-  for (int64_t i = 0; i < a.rows; ++i) {
+  const int64_t rows = a.used ? *a.used : a.rows;
+#pragma omp parallel for schedule(static) if (rows * a.row_bytes > kSerialBytes)
+  for (int64_t i = 0; i < rows; ++i) {
     std::memcpy(out + i * a.row_bytes, in + a.from[i] * a.row_bytes,
                 static_cast<size_t>(a.row_bytes));
   }
