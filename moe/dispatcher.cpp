@@ -63,7 +63,7 @@ Dispatched Dispatcher::dispatch(const Tensor& x, const RoutingPlan& plan) const 
   }
   exchange_counts(plan, result);
   Tensor arrived = exchange_rows(rows, result.send_rows, result.recv_rows, group_);
-  result.rows = permute_rows(arrived, result.to_sorted, result.to_arrived);
+  result.rows = permute_rows(arrived, result.arrival.to_sorted, result.arrival.to_arrived);
   return result;
 }
 
@@ -78,8 +78,6 @@ void Dispatcher::exchange_counts(const RoutingPlan& plan, Dispatched& to) const 
                         .recv = counts.data(),
                         .recv_rows = ones,
                         .row_bytes = local * static_cast<int64_t>(sizeof(int64_t))});
-  std::vector<int64_t> begin(counts.size());  // where the rows of (source, expert) arrive
-  std::exclusive_scan(counts.begin(), counts.end(), begin.begin(), int64_t{0});
   for (int64_t s = 0; s < ranks; ++s) {
     auto part = [&](const std::vector<int64_t>& all) {
       auto from = all.begin() + s * local;
@@ -89,30 +87,14 @@ void Dispatcher::exchange_counts(const RoutingPlan& plan, Dispatched& to) const 
     to.recv_rows.push_back(part(counts));
   }
   to.rows_sent = sum_of(to.send_rows) - to.send_rows[static_cast<size_t>(group_->rank())];
-  int64_t arriving = sum_of(counts);
-  to.arriving = arriving;
-  std::vector<int32_t> to_sorted(static_cast<size_t>(arriving)), to_arrived(to_sorted.size());
-  int64_t sorted = 0;
-  std::vector<int64_t> offsets(1, 0);
-  for (int64_t e = 0; e < local; ++e) {
-    for (int64_t s = 0; s < ranks; ++s) {
-      auto i = static_cast<size_t>(s * local + e);
-      for (int64_t r = begin[i]; r < begin[i] + counts[i]; ++r, ++sorted) {
-        to_sorted[static_cast<size_t>(sorted)] = static_cast<int32_t>(r);
-        to_arrived[static_cast<size_t>(r)] = static_cast<int32_t>(sorted);
-      }
-    }
-    offsets.push_back(sorted);
-  }
-  Device device = plan.weight.device();
-  to.offsets = GroupOffsets(std::move(offsets), device);
-  to.to_sorted = Tensor::from(std::span<const int32_t>(to_sorted), {arriving}, device);
-  to.to_arrived = Tensor::from(std::span<const int32_t>(to_arrived), {arriving}, device);
+  to.arriving = sum_of(counts);
+  to.arrival = arrival_order(counts, ranks, plan.weight.device());
+  to.offsets = to.arrival.offsets;
 }
 
 Tensor Dispatcher::combine(const Tensor& y, const Dispatched& dispatched) const {
   if (group_->size() == 1) return combine_rows(y, dispatched.weight, dispatched.order);
-  Tensor by_source = permute_rows(y, dispatched.to_arrived, dispatched.to_sorted);
+  Tensor by_source = permute_rows(y, dispatched.arrival.to_arrived, dispatched.arrival.to_sorted);
   Tensor back = exchange_rows(by_source, dispatched.recv_rows, dispatched.send_rows, group_);
   return combine_rows(back, dispatched.weight, dispatched.order);
 }

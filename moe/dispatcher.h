@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/ops/arrival_order.h"
 #include "core/ops/permute.h"
 #include "moe/routing_plan.h"
 #include "parallel/communicator.h"
@@ -21,12 +22,11 @@ struct Dispatched {
   Tensor weight;         // the plan's
   ExpertOrder order;     // of this rank's own assignments
 
-  // With several ranks only. Rows arrive by (source rank, expert) and are sorted again by expert:
-  // sorted[i] = arrived[to_sorted[i]], and to_arrived is the inverse.
+  // With several ranks only. Rows arrive by (source rank, expert) and are sorted again by expert.
   std::vector<int64_t> send_rows, recv_rows;  // [ranks]
-  Tensor to_sorted, to_arrived;               // i32 [rows here]
-  int64_t rows_sent = 0;                      // of send_rows, those to other ranks
-  std::optional<int64_t> arriving;            // of recv_rows; with one rank the plan's own
+  ArrivalOrder arrival;
+  int64_t rows_sent = 0;            // of send_rows, those to other ranks
+  std::optional<int64_t> arriving;  // of recv_rows; with one rank the plan's own
 };
 
 class Dispatcher {

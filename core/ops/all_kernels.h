@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/ops/adamw_update.h"
+#include "core/ops/arrival_order.h"
 #include "core/ops/attention.h"
 #include "core/ops/balance_losses.h"
 #include "core/ops/bias_activation.h"
@@ -39,7 +40,7 @@ using AllKernels =
                CopySequencesArgs, NextPositionsArgs, GateScoresArgs, SelectExpertsArgs,
                CompactSelectionArgs, RoutingWeightsArgs, RoutingBackwardArgs,
                GateProductBackwardArgs, RoutingSumsArgs, RoutingLossGradientsArgs, SortByExpertArgs,
-               GatherRowsArgs, ScatterRowsArgs, SumRowsArgs, CombineBackwardArgs, CrossEntropyArgs,
-               LossSumArgs, AdamWArgs, SumOfSquaresArgs>;
+               GatherRowsArgs, ScatterRowsArgs, SumRowsArgs, CombineBackwardArgs, ArrivalOrderArgs,
+               CrossEntropyArgs, LossSumArgs, AdamWArgs, SumOfSquaresArgs>;
 
 }  // namespace adagate

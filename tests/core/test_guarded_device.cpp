@@ -57,6 +57,29 @@ struct OtherFillArgs {
   char x[3];
 };
 
+std::vector<Tensor> choices_on(Device device) {
+  Tensor x = random_normal({40, 24}, 1).to(DType::f32).to(device);
+  Tensor w = random_normal({24, 6}, 2, 0.5).to(DType::f32).to(device);
+  GateScores scores = gate_scores(x, w);
+  std::vector<Tensor> all{scores.probabilities, scores.log_sum_exp, scores.entropy};
+  for (auto kind : {SelectionRule::Kind::fixed, SelectionRule::Kind::gap}) {
+    Selection s = select_experts(scores, {.kind = kind, .k_max = 2, .threshold = 0.2}, {}, {});
+    s.read_counts();
+    for (const Tensor& t : {s.row_start, s.expert, s.counts, routing_sums(scores, s, {})})
+      all.push_back(t);
+    Tensor both = Tensor::empty({2, routing_sums_size(6)}, DType::f64, device);
+    for (int64_t l : {0, 1}) both.slice(l, l + 1).copy_from(routing_sums(scores, s, {}));
+    for (const BalanceLoss& loss : kBalanceLosses)
+      all.push_back(routing_loss_gradients(both, 6, loss, 0.1, 0.01));
+  }
+  return all;
+}
+
+std::vector<Tensor> arrivals_on(Device device) {
+  ArrivalOrder order = arrival_order(std::vector<int64_t>{2, 0, 1, 3}, 2, device);
+  return std::vector{order.offsets.device, order.to_sorted, order.to_arrived};
+}
+
 }  // namespace
 
 TEST_CASE("Every op on a guarded device gives the CPU's bits, and every kernel runs there") {
@@ -116,23 +139,8 @@ TEST_CASE("Every op on a guarded device gives the CPU's bits, and every kernel r
     all.push_back(attention_to_cache({qkv}, shape, cache, integers({0, 3})));
     return all;
   });
-  on_both([](Device device) {
-    Tensor x = random_normal({40, 24}, 1).to(DType::f32).to(device);
-    Tensor w = random_normal({24, 6}, 2, 0.5).to(DType::f32).to(device);
-    GateScores scores = gate_scores(x, w);
-    std::vector<Tensor> all{scores.probabilities, scores.log_sum_exp, scores.entropy};
-    for (auto kind : {SelectionRule::Kind::fixed, SelectionRule::Kind::gap}) {
-      Selection s = select_experts(scores, {.kind = kind, .k_max = 2, .threshold = 0.2}, {}, {});
-      s.read_counts();
-      for (const Tensor& t : {s.row_start, s.expert, s.counts, routing_sums(scores, s, {})})
-        all.push_back(t);
-      Tensor both = Tensor::empty({2, routing_sums_size(6)}, DType::f64, device);
-      for (int64_t l : {0, 1}) both.slice(l, l + 1).copy_from(routing_sums(scores, s, {}));
-      for (const BalanceLoss& loss : kBalanceLosses)
-        all.push_back(routing_loss_gradients(both, 6, loss, 0.1, 0.01));
-    }
-    return all;
-  });
+  on_both(choices_on);
+  on_both(arrivals_on);
   auto launches = guarded_launches();
   AllKernels::for_each([&]<class Args>() {
     INFO(Args::kKernel);
