@@ -268,6 +268,8 @@ COMPUTE_FAULTS = [
           "    copy_between(sent.data(), {}, exchange.send, device_, sent.size());\n",
           "    const auto* at = static_cast<const std::byte*>(exchange.send);\n"
           "    sent.assign(at, at + sent.size());\n", "^train$"),
+    Fault("device: what is broadcast stays on the host", "parallel/staged_communicator.cpp",
+          "    copy_between(data, device_, copy.data(), {}, copy.size());\n", "", "^parallel$"),
     Fault("device: a reduced gradient stays on the host", "parallel/staged_communicator.cpp",
           "    if (!std::exchange(returned_, true))\n", "    if (std::exchange(returned_, true))\n",
           "^train$"),
