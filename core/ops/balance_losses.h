@@ -20,7 +20,8 @@ struct BalanceLoss {
   // The loss times `factor`, on the host. Null: no loss.
   double (*value)(const RoutingSums& sums, double factor) = nullptr;
   // Its gradient by the probabilities of one token, into gradient [experts], where the sums are:
-  // for kernels, so it is ADAGATE_HD.
+  // for kernels, so it is ADAGATE_HD. A GPU's kernel takes it from the table when it is compiled
+  // (tests/cuda/shared_arithmetic.cu), since this address is the host's function.
   void (*gradient)(const RoutingSumsView& sums, double factor, double* gradient) = nullptr;
 };
 

@@ -5,10 +5,21 @@
 #include "core/ops/activation_math.h"
 #include "core/ops/adamw_update.h"
 #include "core/ops/attention.h"
+#include "core/ops/balance_losses.h"
 #include "core/ops/dropout.h"
 #include "core/ops/routing_math.h"
 
 namespace adagate::cuda_check {
+
+// A loss is picked by its place in the table, at compile time: its function is the device's there.
+template <size_t kLoss>
+__global__ void gradient_of_loss(const double* sums, int64_t experts, double* gradient) {
+  constexpr auto function = kBalanceLosses[kLoss].gradient;
+  if constexpr (function != nullptr) function({sums, experts}, 0.5, gradient);
+}
+template __global__ void gradient_of_loss<0>(const double*, int64_t, double*);
+template __global__ void gradient_of_loss<1>(const double*, int64_t, double*);
+template __global__ void gradient_of_loss<2>(const double*, int64_t, double*);
 
 template <class Function, class T>
 __global__ void apply(const T* x, T* y, int64_t n) {
