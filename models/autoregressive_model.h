@@ -19,8 +19,8 @@ class AutoregressiveModel {
   virtual std::vector<KvCache> make_caches(int64_t sequences = 1) const = 0;
   // Feeds `tokens` (i32 [sequences, n]) that continue the sequences of `caches`; returns the logits
   // [sequences, vocabulary] of each one's next token. Of sequence i only the first lengths[i], at
-  // least one, are real; empty: all of them. Throws Error past the context. Collective over the
-  // ranks that share the model's experts.
+  // least one, are real; empty: all of them. Throws Error where a sequence that has taken all of
+  // every step would pass the context. Collective over the ranks that share the model's experts.
   virtual Tensor step(const Tensor& tokens, std::vector<KvCache>& caches,
                       std::span<const int32_t> lengths = {}) = 0;
 };

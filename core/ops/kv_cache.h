@@ -11,7 +11,7 @@ struct KvCache {
   int64_t sequences = 1;
   Tensor k = {}, v = {};  // [sequences, capacity, KV * Dh], keys rotated; empty before any rows
   Tensor lengths = {};    // i32 [sequences]: rows of each; empty before any
-  int64_t length = 0;     // no sequence has more rows; exact while all take and continue as many
+  int64_t length = 0;     // rows of a sequence that has taken all of every step: none has more
 
   // Appends shape.sequence rows to each sequence (shape.batch of them), of which the first
   // counts[i] are real (i32 [sequences]; empty: all). Rotates keys to the positions they get.

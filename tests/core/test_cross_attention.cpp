@@ -2,6 +2,7 @@
 // starting positions, and views into tensors of any width.
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "core/base/threads.h"
 #include "core/ops/attention.h"
@@ -197,6 +198,21 @@ TEST_CASE("what no query sees gets no gradient, and who sees nothing gives zeros
         CHECK_FALSE(zero(x, 2 * keys, 2 * keys + 1));
       }
     }
+  }
+}
+
+TEST_CASE("columns that attention doesn't read get a gradient of zero, or keep what was there") {
+  const std::vector<OpInput> inputs{{random_normal({80, 22}, 1)}};
+  for (double before : {0.0, 3.0}) {
+    {
+      Tensor poison = Tensor::empty({80, 22}, DType::f64);
+      std::memset(poison.raw(), 0xff, poison.bytes());
+    }
+    const Evaluation got = evaluate(
+        inputs, [](std::span<const Tensor> in) { return std::vector{attention_of_columns(in[0])}; },
+        DType::f64, before);
+    for (auto [begin, end] : {std::pair<int64_t, int64_t>{0, 2}, {6, 9}, {21, 22}})
+      for (double x : columns(got.gradients[0], begin, end).to_doubles()) CHECK(x == before);
   }
 }
 
