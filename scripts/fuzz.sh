@@ -27,15 +27,24 @@ fi
 # A short run, as in CI, takes the same way each time: what it finds belongs to the change.
 seed=0
 if [ "$seconds" -le 5 ]; then seed=1; fi
-for target in "${targets[@]}"; do
+
+# fuzz TARGET: one run; prints how many inputs it took, or what it found.
+fuzz() {
+  local target=$1
   mkdir -p "$folder/corpus/$target" "$folder/findings"
   # -rss_limit_mb also catches sizes in a header that are believed before they are checked.
   if ! "$folder/fuzz_$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=1024 \
-      -max_len=8192 -seed=$seed -artifact_prefix="$folder/findings/$target-" -print_final_stats=1 \
-      "$folder/corpus/$target" "tests/fuzz/corpus/$target" >"$folder/$target.log" 2>&1; then
+      -max_len=8192 -seed="$seed" -artifact_prefix="$folder/findings/$target-" \
+      -print_final_stats=1 "$folder/corpus/$target" "tests/fuzz/corpus/$target" \
+      >"$folder/$target.log" 2>&1; then
     tail -40 "$folder/$target.log" >&2
-    die "fuzz_$target found an input that breaks: $(ls -t "$folder/findings/$target-"* | head -1)"
+    warn "fuzz_$target found an input that breaks: $(ls -t "$folder/findings/$target-"* | head -1)"
+    return 255  # xargs starts no other
   fi
   printf '%-12s %s inputs in %s s, no finding\n' "$target" \
     "$(sed -n 's/^stat::number_of_executed_units: *//p' "$folder/$target.log")" "$seconds"
-done
+}
+export -f fuzz warn
+export folder seconds seed
+# One target keeps one core busy.
+printf '%s\n' "${targets[@]}" | xargs -n 1 -P "$(build_jobs)" bash -c 'fuzz "$1"' fuzz
