@@ -76,7 +76,7 @@ class RoutingLedger {
 
   int64_t layers_, experts_;
   bool pending_ = false;
-  Tensor counted_;  // f64 [layers, routing_sums_size()], not yet reduced; empty: none
+  Tensor counted_;               // f64 [layers, routing_sums_size()], not yet reduced; empty: none
   std::vector<Tensor> reduced_;  // not yet read, one for each reduce()
   Tensor own_;                   // this rank's part of them; empty: not needed
   std::vector<Work> work_;       // [layers]

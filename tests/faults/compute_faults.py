@@ -25,9 +25,8 @@ COMPUTE_FAULTS = [
           "static_cast<double>(sums.experts);", "^moe$"),
     Fault("balance loss: every layer has the gradient of the first", "moe/routing_step.cpp",
           "gradients_.slice(layer, layer + 1)", "gradients_.slice(0, 1)", "^moe$"),
-    Fault("balance loss: the gradient is that of this rank's tokens", "moe/routing_ledger.cpp",
-          "  last_ = std::exchange(counted_, {});\n",
-          "  last_ = own_ ? own_ : counted_;\n  counted_ = {};\n", "^moe$"),
+    Fault("balance loss: the gradient is that of this rank's tokens", "moe/routing_ledger.h",
+          "return reduced_.back();", "return own_ ? own_ : reduced_.back();", "^moe$"),
     Fault("z-loss: gradient halved", "core/ops/cpu/routing.cpp",
           "T z = 2 * log_sum_exp[t]", "T z = log_sum_exp[t]", "^(core|moe)$"),
 
