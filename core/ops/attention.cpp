@@ -103,7 +103,7 @@ AttentionArgs attention_args(const HeadColumns& q, const HeadColumns& k, const H
           .query_lengths = rows.queries.data<int32_t>(),
           .key_lengths = rows.keys.data<int32_t>(),
           .starts = rows.starts.data<int32_t>(),
-          .row_ids = nullptr,
+          .addresses = nullptr,
           .cosines = rotary.cosines.raw(),
           .sines = rotary.sines.raw(),
           .rotate_keys = true,
@@ -241,11 +241,11 @@ void backward(const AttentionArgs& forward, const Tensor& dy, const InputGradien
 
 Tensor attention(const HeadColumns& q, const HeadColumns& k, const HeadColumns& v,
                  const AttentionShape& shape, const AttentionRows& rows, const DropoutSite& site,
-                 const Tensor& row_ids) {
+                 const Tensor& addresses) {
   const int64_t kv_cols = shape.kv_heads * shape.head_dim;
   const Inputs in{{q, k, v}, {shape.heads * shape.head_dim, kv_cols, kv_cols}};
   const int64_t keys = check_inputs(in, shape);
-  check_dropout("attention", site, row_ids, shape.batch * shape.sequence);
+  check_dropout("attention", site, addresses, shape.batch * shape.sequence);
   check_lengths("lengths of queries", rows.queries, shape.batch);
   check_lengths("lengths of keys", rows.keys, shape.batch);
   check_lengths("starts of queries", rows.starts, shape.batch);
@@ -259,7 +259,7 @@ Tensor attention(const HeadColumns& q, const HeadColumns& k, const HeadColumns& 
   AttentionArgs args = attention_args(q, k, v, output, keys, shape, rows, rotary);
   args.lse = lse.raw();
   if (site.active()) {
-    args.row_ids = row_ids.data<int64_t>();
+    args.addresses = addresses.data<int64_t>();
     args.rng = site.rng;
     args.mask = DropoutMask(site.probability);
   }
@@ -268,16 +268,16 @@ Tensor attention(const HeadColumns& q, const HeadColumns& k, const HeadColumns& 
   // The tensors are captured to keep alive what `args` points to.
   std::array kept{q.rows.detach(), k.rows.detach(), v.rows.detach(), output.detach(), lse};
   return record("attention", output,
-                [args, kept, rows, row_ids, rotary, to = InputGradients(in)](const Tensor& dy) {
+                [args, kept, rows, addresses, rotary, to = InputGradients(in)](const Tensor& dy) {
                   backward(args, dy, to);
                 });
 }
 
 Tensor attention(const Tensor& qkv, const AttentionShape& shape, const Tensor& lengths,
-                 const DropoutSite& site, const Tensor& row_ids) {
+                 const DropoutSite& site, const Tensor& addresses) {
   check_packed_qkv("attention", qkv, shape);
   const int64_t k = shape.heads * shape.head_dim, v = k + shape.kv_heads * shape.head_dim;
-  return attention({qkv, 0}, {qkv, k}, {qkv, v}, shape, {lengths, lengths, {}}, site, row_ids);
+  return attention({qkv, 0}, {qkv, k}, {qkv, v}, shape, {lengths, lengths, {}}, site, addresses);
 }
 
 }  // namespace adagate

@@ -35,18 +35,18 @@ struct AttentionRows {
 
 // q: H heads, shape.sequence rows a sample; k, v: KV heads, any number of rows a sample, the same
 // for both. They may be columns of one tensor, whose gradient is one tensor then; no copies either
-// way. -> [batch * sequence, H * Dh]. Dropout of the probabilities is addressed by (row id of the
+// way. -> [batch * sequence, H * Dh]. Dropout of the probabilities is addressed by (address of the
 // query, head, key position). Keeps the inputs, the output and one number per query and head.
 // Throws Error on shapes and types that don't fit, a gradient for columns that overlap, and queries
 // that start before position 0 or, with rotary positions, end past max(queries, keys) of a sample.
 Tensor attention(const HeadColumns& q, const HeadColumns& k, const HeadColumns& v,
                  const AttentionShape& shape, const AttentionRows& rows, const DropoutSite& site,
-                 const Tensor& row_ids);
+                 const Tensor& addresses);
 
 // Self-attention. qkv [batch * sequence, (H + 2 KV) * Dh], columns: all q heads, all k heads, all v
 // heads. lengths i32 [batch] or empty: of queries and keys.
 Tensor attention(const Tensor& qkv, const AttentionShape& shape, const Tensor& lengths,
-                 const DropoutSite& site, const Tensor& row_ids);
+                 const DropoutSite& site, const Tensor& addresses);
 
 // Rotary tables [positions, head_dim / 2] of cosines and sines, f32 or f64; made once and kept.
 struct RotaryTable {
@@ -73,7 +73,7 @@ struct AttentionArgs {
   const int32_t* query_lengths;  // [batch] or null
   const int32_t* key_lengths;    // [batch] or null
   const int32_t* starts;         // [batch] or null: positions of the first queries
-  const int64_t* row_ids;        // [batch * queries], null without dropout
+  const int64_t* addresses;      // [batch * queries], null without dropout
   const void* cosines;           // C [positions, head_dim / 2] or null
   const void* sines;
   bool rotate_keys;  // with angles: turn keys, too; those of a cache have been turned

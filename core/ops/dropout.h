@@ -1,4 +1,4 @@
-// Dropout whose mask is addressed by (site, row id, column): recomputed in backward, never stored,
+// Dropout whose mask is addressed by (site, address, column): recomputed in backward, never stored,
 // and the same on any number of ranks and threads.
 #pragma once
 

@@ -114,14 +114,14 @@ void Selection::read_counts() {
 }
 
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
-                         const Tensor& row_ids, const Tensor& bias) {
+                         const Tensor& addresses, const Tensor& bias) {
   int64_t tokens = scores.probabilities.dim(0), experts = scores.probabilities.dim(1);
   check(rule.k_max >= 1 && rule.k_max <= experts, "routing: {} experts per token of {}", rule.k_max,
         experts);
   bool random = rule.kind == SelectionRule::Kind::random_second;
-  check(!random || (row_ids && row_ids.numel() == tokens),
+  check(!random || (addresses && addresses.numel() == tokens),
         "routing: a random choice needs the id of each of the {} tokens, {} given", tokens,
-        row_ids ? row_ids.numel() : 0);
+        addresses ? addresses.numel() : 0);
   check(!bias || bias.numel() == experts, "routing: a bias of {} scores for {} experts",
         bias.numel(), experts);
   Device device = scores.probabilities.device();
@@ -133,7 +133,7 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
   launch_on(device, SelectExpertsArgs{.probabilities = scores.probabilities.raw(),
                                       .bias = bias ? bias.data<float>() : nullptr,
                                       .mask = mask_of(mask, tokens),
-                                      .row_ids = random ? row_ids.data<int64_t>() : nullptr,
+                                      .addresses = random ? addresses.data<int64_t>() : nullptr,
                                       .chosen = chosen.data<int32_t>(),
                                       .row_start = selection.row_start.data<int32_t>(),
                                       .counts = selection.counts.data<int64_t>(),

@@ -40,7 +40,7 @@ struct SelectionRule {
   double threshold = 0;          // gap
   bool pair_normalized = false;  // gap: compare (R_1 - R_r) / (R_1 + R_r)
   double share = 0;              // random_second
-  Rng rng = {};                  // random_second: addressed by row id
+  Rng rng = {};                  // random_second: addressed by the token
 };
 
 // The host need not know how many assignments there are, as asking a device makes it wait. Where it
@@ -62,11 +62,11 @@ struct Selection {
 Selection make_selection(std::span<const int32_t> row_start, std::span<const int32_t> expert,
                          int64_t experts, Device device = {});
 
-// mask u8 [tokens] or empty; row_ids i64 [tokens], needed by random_second only. bias f32 [experts]
-// or empty: the choice is made by probability + bias, which no weight and no sum sees. Only the
-// CPU's choices come with host_counts, where they cost nothing and save the room.
+// mask u8 [tokens] or empty; addresses i64 [tokens], needed by random_second only. bias f32
+// [experts] or empty: the choice is made by probability + bias, which no weight and no sum sees.
+// Only the CPU's choices come with host_counts, where they cost nothing and save the room.
 Selection select_experts(const GateScores& scores, const SelectionRule& rule, const Tensor& mask,
-                         const Tensor& row_ids, const Tensor& bias = {});
+                         const Tensor& addresses, const Tensor& bias = {});
 
 // The gradient of the auxiliary losses, the same for each real token: f64 [experts + 1] on the
 // device, dL/dp_te of each expert and dL/d(lse_t^2); empty: none. Known only when the counts of the
@@ -143,7 +143,7 @@ struct SelectExpertsArgs {
   const void* probabilities = nullptr;
   const float* bias = nullptr;  // [experts], added to each token's probabilities; null: none
   const uint8_t* mask = nullptr;
-  const int64_t* row_ids = nullptr;
+  const int64_t* addresses = nullptr;
   int32_t* chosen = nullptr;
   int32_t* row_start = nullptr;  // [tokens + 1]
   int64_t* counts = nullptr;     // [experts]

@@ -31,7 +31,7 @@ Problem problem(const AttentionVariant& v, int64_t sequence) {
   const int64_t rows = p.shape.batch * sequence;
   p.qkv = random_normal({rows, (v.shape.heads + 2 * v.shape.kv_heads) * v.shape.head_dim}, 1);
   if (v.lengths) p.lengths = attention_lengths(p.shape.batch, sequence);
-  p.ids = row_ids(rows);
+  p.ids = token_addresses(rows);
   return p;
 }
 

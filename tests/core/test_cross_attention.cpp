@@ -31,7 +31,7 @@ Tensor reference(const CrossVariant& v, int64_t queries) {
                      {in[1], v.shape.kv_heads * v.shape.head_dim},
                      cross_rows(v, queries),
                      dropout_site(v.dropout),
-                     row_ids(in[0].rows())};
+                     token_addresses(in[0].rows())};
   if (!v.packed) p.v = {in[2], 0};
   p.shape.sequence = queries;
   return plain_attention(p);
@@ -133,14 +133,14 @@ TEST_CASE("attention to columns of one tensor is attention to tensors apart") {
     auto one = evaluate(
         {{packed}},
         [&](std::span<const Tensor> in) {
-          return std::vector{attention(in[0], s, lengths, dropout_site(0.2), row_ids(140))};
+          return std::vector{attention(in[0], s, lengths, dropout_site(0.2), token_addresses(140))};
         },
         type);
     auto three = evaluate(
         apart,
         [&](std::span<const Tensor> in) {
           return std::vector{attention({in[0]}, {in[1]}, {in[2]}, s, {lengths, lengths, {}},
-                                       dropout_site(0.2), row_ids(140))};
+                                       dropout_site(0.2), token_addresses(140))};
         },
         type);
     CHECK(same_bits(one.outputs[0], three.outputs[0]));

@@ -35,8 +35,8 @@ __global__ void update(AdamWFactors<float> factors, const float* gradient, float
   copy[i] = bfloat16(value[i]);
 }
 
-__global__ void drop(Rng rng, DropoutMask mask, const int64_t* row_ids, bfloat16* x, int cols) {
-  uint32_t key = attention_row_key(rng.row_key(static_cast<uint64_t>(row_ids[blockIdx.x])), 0);
+__global__ void drop(Rng rng, DropoutMask mask, const int64_t* addresses, bfloat16* x, int cols) {
+  uint32_t key = attention_row_key(rng.row_key(static_cast<uint64_t>(addresses[blockIdx.x])), 0);
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {
     bfloat16& element = x[int64_t{blockIdx.x} * cols + c];
     element = bfloat16(float(element) * mask.factor(key, static_cast<uint32_t>(c)) *

@@ -47,24 +47,24 @@ inline Tensor attention_lengths(int64_t batch, int64_t sequence, Device device =
 inline std::vector<OpCase> attention_cases() {
   std::vector<OpCase> cases;
   for (const AttentionVariant& v : attention_variants()) {
-    cases.push_back({.name = std::string("attention ") + v.name,
-                     .inputs =
-                         [v](int64_t n) {
-                           const AttentionShape& s = v.shape;
-                           return std::vector<OpInput>{{random_normal(
-                               {s.batch * n, (s.heads + 2 * s.kv_heads) * s.head_dim}, 1)}};
-                         },
-                     .function =
-                         [v](std::span<const Tensor> in) {
-                           AttentionShape s = v.shape;
-                           s.sequence = in[0].rows() / s.batch;
-                           Tensor lengths =
-                               v.lengths ? attention_lengths(s.batch, s.sequence, in[0].device())
-                                         : Tensor();
-                           return std::vector{attention(in[0], s, lengths, dropout_site(v.dropout),
-                                                        row_ids(in[0].rows(), in[0].device()))};
-                         },
-                     .tolerance = {.f32 = 5e-6}});
+    cases.push_back(
+        {.name = std::string("attention ") + v.name,
+         .inputs =
+             [v](int64_t n) {
+               const AttentionShape& s = v.shape;
+               return std::vector<OpInput>{
+                   {random_normal({s.batch * n, (s.heads + 2 * s.kv_heads) * s.head_dim}, 1)}};
+             },
+         .function =
+             [v](std::span<const Tensor> in) {
+               AttentionShape s = v.shape;
+               s.sequence = in[0].rows() / s.batch;
+               Tensor lengths =
+                   v.lengths ? attention_lengths(s.batch, s.sequence, in[0].device()) : Tensor();
+               return std::vector{attention(in[0], s, lengths, dropout_site(v.dropout),
+                                            token_addresses(in[0].rows(), in[0].device()))};
+             },
+         .tolerance = {.f32 = 5e-6}});
   }
   return cases;
 }
@@ -151,7 +151,7 @@ inline Tensor cross_attention(const CrossVariant& v, std::span<const Tensor> in)
       v.packed ? HeadColumns{in[1], s.kv_heads * s.head_dim} : HeadColumns{in[2], 0};
   const Device device = in[0].device();
   return attention({in[0], 0}, k, values, s, cross_rows(v, s.sequence, device),
-                   dropout_site(v.dropout), row_ids(in[0].rows(), device));
+                   dropout_site(v.dropout), token_addresses(in[0].rows(), device));
 }
 
 // Columns of one tensor, in another order and with some between them that nobody reads.

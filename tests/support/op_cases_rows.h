@@ -9,8 +9,8 @@
 
 namespace adagate::test {
 
-// Row ids that are neither dense nor small.
-inline Tensor row_ids(int64_t n, Device device = {}) {
+// Addresses that are neither dense nor small.
+inline Tensor token_addresses(int64_t n, Device device = {}) {
   Tensor ids = Tensor::empty({n}, DType::i64);
   for (int64_t i = 0; i < n; ++i) ids.data<int64_t>()[i] = (int64_t{1} << 33) + 5 * i;
   return ids.to(device);
@@ -74,7 +74,7 @@ inline std::vector<OpCase> row_cases() {
          .function =
              [p](std::span<const Tensor> in) {
                return std::vector{bias_dropout_add(in[0], in[1], in[2], dropout_site(p),
-                                                   row_ids(in[0].rows(), in[0].device()))};
+                                                   token_addresses(in[0].rows(), in[0].device()))};
              }});
   }
   auto two = [](int64_t n) {
@@ -83,8 +83,8 @@ inline std::vector<OpCase> row_cases() {
   cases.push_back({.name = "dropout, add, mul, scale",
                    .inputs = two,
                    .function = [](std::span<const Tensor> in) {
-                     Tensor d =
-                         dropout(in[0], dropout_site(0.5), row_ids(in[0].rows(), in[0].device()));
+                     Tensor d = dropout(in[0], dropout_site(0.5),
+                                        token_addresses(in[0].rows(), in[0].device()));
                      return std::vector{scale(add(d, in[1]), -0.5), mul(in[0], in[1])};
                    }});
   cases.push_back({.name = "sum", .inputs = two, .function = [](std::span<const Tensor> in) {

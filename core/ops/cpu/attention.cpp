@@ -99,7 +99,7 @@ class Forward {
     pack_by_row<Operands>(unit_.query_rows(head), first, real_end, kPanel<C>, args_.head_dim, dim,
                           unit_.query_rotary(), spare_, q_);
     transpose(kPanel<C>, row_elements(), q_, row_elements(), q_transposed_, kPanel<C>);
-    if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, real_end - first, keys32_);
+    if (args_.addresses) dropout_keys(args_, unit_.sample, head, first, real_end - first, keys32_);
     expect_rows(head, first, end, limit);
 
     for (int j = 0; j < 2; ++j) {
@@ -219,7 +219,7 @@ class Forward {
     rescale_[j] = exp2(max_[j] - largest);
     max_[j] = largest;
     Vec<C> sum = sum_[j] * rescale_[j];
-    if (args_.row_ids) {
+    if (args_.addresses) {
       const uint32_t* keys = keys32_ + j * L;
       weigh(column, count, [&](int64_t i) {
         const Vec<C> weight = exp2(load(column + i * kPanel<C>) * scale - largest);

@@ -174,7 +174,7 @@ class Backward {
       // Lanes without a query get weight 0.
       lse_[i] = t < end ? unit_.lse(head)[t] : C(1e30);
     }
-    if (args_.row_ids) dropout_keys(args_, unit_.sample, head, first, end - first, keys32_);
+    if (args_.addresses) dropout_keys(args_, unit_.sample, head, first, end - first, keys32_);
   }
 
   // From the rows [first, end) of queries: right operands with the queries, or with the head's
@@ -334,7 +334,7 @@ class Backward {
     Vec<C> weight = exp2(load(q.weights + n * kStride) * scale - q.lse);
     if (kDiagonal) weight = hide_later_keys(weight, q.first, key + n, C(0));
     Vec<C> dweight = load(q.dscores + n * kStride);
-    if (!args_.row_ids) return {weight, weight * (dweight - q.delta)};
+    if (!args_.addresses) return {weight, weight * (dweight - q.delta)};
     const Vec<C> factor =
         dropout_factors(args_.mask, q.keys32, static_cast<uint32_t>(key + n), C{});
     return {weight * factor, weight * (dweight * factor - q.delta)};

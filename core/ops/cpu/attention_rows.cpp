@@ -85,7 +85,7 @@ void attend_each(const AttentionArgs& a) {
 }  // namespace
 
 bool goes_row_by_row(const AttentionArgs& args) {
-  return args.queries < kBlockwise && !args.lse && !args.row_ids;
+  return args.queries < kBlockwise && !args.lse && !args.addresses;
 }
 
 void attend_row_by_row(const AttentionArgs& args) {

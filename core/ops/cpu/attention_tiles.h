@@ -293,7 +293,7 @@ inline Vec<double> dropout_factors(const DropoutMask& mask, const uint32_t* keys
 // Dropout keys of the `count` queries from `first` of one head; lanes past them are unused.
 inline void dropout_keys(const AttentionArgs& a, int64_t sample, int64_t head, int64_t first,
                          int64_t count, uint32_t* keys) {
-  const int64_t* ids = a.row_ids + sample * a.queries;
+  const int64_t* ids = a.addresses + sample * a.queries;
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t row_key = a.rng.row_key(static_cast<uint64_t>(ids[first + i]));
     keys[i] = attention_row_key(row_key, static_cast<uint32_t>(head));

@@ -24,7 +24,7 @@ int64_t select_token(const SelectExpertsArgs& a, const T* scores, int64_t token,
       return experts_by_gap(scores, chosen, a.rule.k_max, static_cast<T>(a.rule.threshold),
                             a.rule.pair_normalized);
     case SelectionRule::Kind::random_second: {
-      double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.row_ids[token]));
+      double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.addresses[token]));
       return draw < a.rule.share ? a.rule.k_max : 1;
     }
   }
