@@ -68,10 +68,14 @@ class Copy:
         return subprocess.run([str(c) for c in command], capture_output=True, text=True,
                               cwd=self.root, env=environment, check=False)
 
+    def tests_of(self, regex):
+        """The names of the tests that match. ctest's own -R takes nine groups at most."""
+        listed = self.run(["ctest", "--test-dir", self.build_folder, "-N"]).stdout
+        return [n for n in re.findall(r"Test\s+#\d+: (\S+)", listed) if re.search(regex, n)]
+
     def targets_of(self, regex):
-        """The programs behind the ctest names that match."""
-        listed = self.run(["ctest", "--test-dir", self.build_folder, "-N", "-R", regex]).stdout
-        names = re.findall(r"Test\s+#\d+: (\S+)", listed)
+        """The programs behind them."""
+        names = self.tests_of(regex)
         prefixed = {n: program for n in names for p, program in PROGRAMS.items()
                     if n.startswith(p)}
         return sorted({prefixed.get(n, f"test_{n}") for n in names})
@@ -91,8 +95,9 @@ class Copy:
     def run_tests(self, regex):
         """(whether all passed, the name of the first that failed)."""
         self.shorten_timeouts()
-        result = self.run(["ctest", "--test-dir", self.build_folder, "-R", regex,
-                           "--stop-on-failure", "--no-tests=error"])
+        result = self.run(["ctest", "--test-dir", self.build_folder, "-R",
+                           f"^({'|'.join(self.tests_of(regex))})$", "--stop-on-failure",
+                           "--no-tests=error"])
         failed = re.search(r"^\s*\d+ - (\S+) \((.*?)\)", result.stdout, re.M)
         return result.returncode == 0, failed.group(1) if failed else "?"
 
