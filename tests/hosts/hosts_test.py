@@ -132,6 +132,7 @@ class Checks:
                              "train.length=100000s", "--set", "checkpoint.every=0s",
                              "--set", "parallel.expert=1", "--overwrite")
         wait_for(lambda: last_step(self.cluster.folder / "e8") >= 10, "step 10", process)
+        time.sleep(1)  # hosts tell each other four times in the 2 s where their ranks are
         os.kill(self.cluster.processes("h2", "adagate")[0], signal.SIGSTOP)
         return self.told_once(process, *words, bound=30)
 
