@@ -44,6 +44,7 @@ bool is_on(const Json& object, const char* key, bool otherwise) {
 int32_t token_id(const Json& value, const std::string& token, const std::string& name) {
   check(value.is_number_integer() || value.is_number_unsigned(),
         "{}: id of token '{}' is a {}, not an integer", name, token, type_of(value));
+  // An unsigned number past 2^63 would turn negative in int64_t: it is compared as it is.
   bool fits = value.is_number_unsigned()
                   ? value.get<uint64_t>() < 1u << 30
                   : value.get<int64_t>() >= 0 && value.get<int64_t>() < 1 << 30;
@@ -146,6 +147,9 @@ void append_utf8(std::string& to, uint32_t code) {  // below U+0800
   }
 }
 
+// GPT-2 writes bytes that are no printable characters as the code points from U+0100 on, in the
+// order of the bytes, so that vocabularies are files of plain text (its encoder.py,
+// bytes_to_unicode).
 struct ByteAlphabet {
   std::array<std::string, 256> symbol;
   std::array<int16_t, 0x200> byte;  // of a code point, -1: not of the alphabet
@@ -197,6 +201,7 @@ BpeDefinition parse_tokenizer_json(std::string_view text, const std::string& nam
   read_added_tokens(member(root, "added_tokens"), name, definition);
   const Json& unknown = member(model, "unk_token");
   if (unknown.is_string()) definition.unknown = unknown.get<std::string>();
+  // Files that name no added tokens still have GPT-2's in their vocabulary.
   if (definition.specials.empty()) add_end_of_text(definition);
   return definition;
 }
@@ -214,6 +219,7 @@ void parse_merges(std::string_view text, const std::string& name, BpeDefinition&
     text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
     ++number;
     if (line.ends_with('\r')) line.remove_suffix(1);
+    // Only this comment: a merge may begin with "#".
     if (line.starts_with("#version") || line.empty()) continue;
     size_t space = line.find(' ');
     check(space != std::string_view::npos && space > 0 && space + 1 < line.size() &&

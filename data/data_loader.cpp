@@ -34,6 +34,7 @@ DataLoader::DataLoader(const Dataset& dataset, const SamplerConfig& config, int 
 
 // The producer has its own sampler and position, so the two threads share nothing but the queue.
 void DataLoader::restart() {
+  // The old producer is ended first: what it has made ahead belongs to the old position.
   prefetcher_.reset();
   auto make = [&dataset = dataset_, sampler = sampler_, position = position_, rank = rank_,
                ranks = ranks_]() mutable {
@@ -88,6 +89,7 @@ void DataLoader::restore(const DataState& state) {
         text_of(config_.batch), text_of(state.batch));
   check(state.seed == config_.seed, "seed {}, but the saved run's was {}: resume with the same",
         config_.seed, state.seed);
+  // The order first: how many steps the epoch has may follow from it.
   sampler_.set_order(state.order);
   const auto& [epoch, step] = state.position;
   int64_t steps = epoch >= 0 ? sampler_.steps_in(epoch) : 0;

@@ -119,6 +119,7 @@ std::vector<BatchRows> Sampler::micro_batches(DataPosition position, int rank, i
   check(rank >= 0 && rank < ranks, "sampler: rank {} of {}", rank, ranks);
   auto samples = global_batch(position);
   auto total = static_cast<int64_t>(samples.size());
+  // Dealt like cards: with samples sorted by length every rank gets long ones and short ones.
   int64_t share = (total - rank + ranks - 1) / ranks;  // rows rank, rank + ranks, ... below total
   share = std::max<int64_t>(share, 0);
   std::vector<BatchRows> batches(config_.accumulation);

@@ -80,6 +80,7 @@ TextInput::TextInput(const std::string& path, TextInputOptions options) {
   }
   FileKind kind = file_kind(peek->peek(kFileHead));
   std::string name = path;
+  // By content, not by the name's ending: names lie.
   if (kind.form == FileForm::gzip || kind.form == FileForm::zstd) {
     auto unpack = kind.form == FileForm::gzip ? unpack_gzip : unpack_zstd;
     peek = std::make_unique<PeekSource>(unpack(std::move(peek), path));
@@ -97,6 +98,7 @@ TextInput::TextInput(const std::string& path, TextInputOptions options) {
   std::string_view head = peek->peeked();
   constexpr std::string_view kMark = "\xef\xbb\xbf";
   warn_of_content(head, path);
+  // A byte order mark is no text; tokenized it would be a token that no other text begins with.
   if (head.starts_with(kMark)) peek->skip(kMark.size());
   source_ = std::move(peek);
 }

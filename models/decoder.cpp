@@ -168,12 +168,14 @@ TokenRows next_rows(const KvCache& cache, int64_t n, std::span<const int32_t> le
                     Device device) {
   TokenRows rows = lengths.empty() ? padded_rows(cache.sequences, n) : padded_rows(lengths, n);
   rows.start = cache.length;
+  // Sequences of unequal prompts stand at unequal positions, which the device knows.
   rows.positions = next_positions(cache, n, device);
   return rows.to(device);
 }
 
 // The row of each sequence's last token. x [sequences * n, width] -> [sequences, width]
 Tensor last_rows(const Tensor& x, int64_t n, std::span<const int32_t> lengths) {
+  // The head is as wide as the vocabulary: it sees the rows that are asked for only.
   if (n == 1) return x;
   std::vector<int32_t> index(static_cast<size_t>(x.rows() / n));
   for (size_t s = 0; s < index.size(); ++s) {

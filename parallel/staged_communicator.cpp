@@ -30,6 +30,7 @@ class StagedRequest final : public Request {
   StagedRequest(Device device, const void* send, size_t send_bytes, void* recv, size_t recv_bytes,
                 Run&& run)
       : device_(device), recv_(recv), sent_(send_bytes), arrived_(recv_bytes) {
+    // A copy from a device waits for what was launched before: the kernels that made it are done.
     copy_between(sent_.data(), {}, send, device, send_bytes);
     request_ = run(sent_.data(), arrived_.data());
   }
@@ -134,6 +135,8 @@ class DeviceForm final : public Communicator {
   void barrier() override { host_.barrier(); }
 
   std::shared_ptr<void> allocate(size_t bytes) override {
+    // As communicators promise, zeros: written by a copy, since there may be no kernel of that
+    // device here.
     auto storage = Storage::allocate(bytes, device_);
     std::vector<std::byte> zeros(bytes);
     copy_between(storage->data(), device_, zeros.data(), {}, bytes);

@@ -38,6 +38,8 @@ void on_bus_error(int, siginfo_t* info, void*) {
   auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   MappedRange* range = range_at(address);
   uintptr_t page = address & ~(static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)) - 1);
+  // A file that was cut or a disk that failed: pages of zeros stand in, so that the access ends,
+  // and check_intact() tells of it where an exception can be thrown.
   bool replaced = range && mmap(reinterpret_cast<void*>(page), range->end - page, PROT_READ,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
   if (replaced) {
@@ -71,6 +73,7 @@ MappedRange* add_range(const void* data, size_t size) {
     g_ranges = range;
   }
   range->lost = false;
+  // The beginning last: only then the handler takes the entry for a mapping.
   range->end = reinterpret_cast<uintptr_t>(data) + size;
   range->begin = reinterpret_cast<uintptr_t>(data);
   return range;

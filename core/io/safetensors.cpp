@@ -64,6 +64,7 @@ SafetensorsEntry parse_entry(const json& item, const std::string& file, const st
     check(!__builtin_mul_overflow(numel, entry.dims.back(), &numel),
           "{}: tensor {} has an impossible shape", file, name);
   }
+  // Others can be listed, not read.
   if (entry.dims.size() <= Shape::kMaxRank) {
     entry.dtype = type->dtype;
     entry.shape = Shape(std::span<const int64_t>(entry.dims));
@@ -88,6 +89,7 @@ void check_coverage(const SafetensorsHeader& header, size_t data_bytes, const st
     check(entry.end <= data_bytes,
           "{}: tensor {} ends at byte {} of the data, the file has only {}: it is truncated", file,
           name, entry.end, data_bytes);
+    // Empty tensors take no place, and may stand anywhere.
     if (entry.begin != entry.end) spans.emplace_back(entry.begin, entry.end);
   }
   std::sort(spans.begin(), spans.end());
@@ -104,6 +106,8 @@ void check_coverage(const SafetensorsHeader& header, size_t data_bytes, const st
 }  // namespace
 
 SafetensorsHeader parse_safetensors(std::span<const char> file, const std::string& name) {
+  // What the file claims is believed only after it has been compared with what is there: sizes in
+  // a damaged or made-up header must not lead anywhere.
   check_no_lfs_pointer({file.data(), file.size()}, name);
   check(file.size() >= 8, "{}: {} bytes are too few for a safetensors file", name, file.size());
   uint64_t length = 0;

@@ -27,6 +27,8 @@ void fill_initial(Parameter& p, uint64_t seed) {
     p.master().fill(spec.init.kind == Init::Kind::ones ? 1.0 : 0.0);
     return;
   }
+  // By the name and the place in the whole tensor: the same values on any number of ranks, and a
+  // new layer moves no other one's.
   Rng rng(seed, RngStream::init, hash_name(p.name()) >> 32, hash_name(p.name()));
   int64_t n = p.numel();
   int64_t first = spec.is_whole() ? 0 : spec.shard.begin * (n / spec.shape[0]);
@@ -53,6 +55,7 @@ ParameterStore::ParameterStore(Module& model, StoreOptions options) : options_(s
     p.name_ = name;
     check_shard(p);
     ParameterGroup g = p.spec().group;
+    // One behind the other in the order of forward: gradients are ready, and reduced, from the end.
     p.offset_ = sizes[g];
     sizes[g] += (p.numel() + kAlign - 1) / kAlign * kAlign;
     groups_[g].parameters.push_back(&p);
@@ -64,6 +67,7 @@ ParameterStore::ParameterStore(Module& model, StoreOptions options) : options_(s
     Device device = options_.device;
     flat.master = Tensor::zeros({n}, options_.master, device);
     size_t bytes = static_cast<size_t>(n) * size_of(options_.master);
+    // Ranks that reduce through shared memory give the gradients a place there.
     auto memory = options_.allocate_grad && bytes ? options_.allocate_grad(g, bytes) : nullptr;
     void* address = memory.get();
     flat.grad = memory ? Tensor::from_storage(Storage::wrap(address, bytes, device, memory), 0, {n},
@@ -98,6 +102,7 @@ FlatRange ParameterStore::range_of(Module& module, ParameterGroup g) const {
   FlatRange range{INT64_MAX, 0};
   module.visit_parameters([&](const Parameter& p) {
     if (p.spec().group != g) return;
+    // With the padding behind it, so that neighbouring modules leave no gap between their ranges.
     range.begin = std::min(range.begin, p.offset());
     range.end = std::max(range.end, p.offset() + (p.numel() + kAlign - 1) / kAlign * kAlign);
   });
@@ -110,6 +115,7 @@ void ParameterStore::clear_gradients() {
 
 void ParameterStore::zero_untouched_gradients() {
   for (Parameter* p : all_)
+    // The first to write overwrites; experts that no token chose have nobody who writes.
     if (!p->value_.slot()->filled()) p->grad_.fill(0);
 }
 

@@ -35,12 +35,15 @@ ExpertOrder sort_by_expert(const Selection& selection) {
 Tensor gather_rows(const Tensor& x, const ExpertOrder& order) {
   check(x.rows() == order.tokens(), "gather_rows: {} rows, an order of {} tokens", x.rows(),
         order.tokens());
+  // A row for each assignment, not for each token: experts read rows that lie side by side.
   Tensor y = Tensor::empty({order.rows(), x.cols()}, x.dtype(), x.device());
   GatherRowsArgs args = gather_args(x, order.token, y);
   args.used = order.offsets.used();
   launch_on(x.device(), args);
   if (!tape_needs({&x})) return y;
   return record("gather_rows", y,
+                // The gradient of a token is the sum over its copies; taken token by token, in the
+                // order of its experts, so that no two threads add to one row.
                 [dx = Gradient(x), row_start = order.row_start, row = order.row,
                  tokens = order.tokens(), width = x.cols()](const Tensor& dy) {
                   auto to = dx.destination();
@@ -99,6 +102,7 @@ Tensor permute_rows(const Tensor& x, const Tensor& from, const Tensor& to) {
   Tensor y = empty_like(x);
   launch_on(x.device(), gather_args(x, from, y));
   if (!tape_needs({&x})) return y;
+  // Backward is the inverse permutation: a gather as well, which `to` is kept for.
   return record("permute_rows", y, [dx = Gradient(x), to](const Tensor& dy) {
     Tensor back = empty_like(dy);
     launch_on(dy.device(), gather_args(dy, to, back));

@@ -31,6 +31,7 @@ struct SavedRouting {
 };
 
 void SavedRouting::backward(const Tensor& dy) const {
+  // Asked for only now: the losses look at the whole batch, which had not been routed in forward.
   Tensor loss = losses ? losses() : Tensor();
   if (!dy && !loss) return;
   int64_t tokens = probabilities.dim(0), experts = probabilities.dim(1);
@@ -108,6 +109,7 @@ Selection make_selection(std::span<const int32_t> row_start, std::span<const int
 }
 
 void Selection::read_counts() {
+  // The host must wait here for the device; what it learns fits the buffer to what is used.
   if (!host_counts.empty()) return;
   host_counts = counts.to_host<int64_t>();
   expert = expert.slice(0, sum_of(host_counts));
@@ -141,6 +143,8 @@ Selection select_experts(const GateScores& scores, const SelectionRule& rule, co
                                       .experts = experts,
                                       .rule = rule,
                                       .type = scores.probabilities.dtype()});
+  // Of its own memory the host knows at once. On a device it would wait: room for the most there
+  // can be costs less.
   if (device.is_cpu()) selection.host_counts = selection.counts.to_host<int64_t>();
   int64_t rows =
       selection.host_counts.empty() ? tokens * rule.k_max : sum_of(selection.host_counts);
