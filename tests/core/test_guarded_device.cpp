@@ -115,7 +115,8 @@ TEST_CASE("Every op on a guarded device gives the CPU's bits, and every kernel r
                                 .dtype = DType::f32});
     Tensor squares = Tensor::empty({1}, DType::f64, device);
     sum_of_squares(value, squares);
-    return std::vector{value, m, v, compute, squares};
+    Tensor read = Tensor::from(std::vector{sum_of_squares(value)}, {1}, DType::f64, device);
+    return std::vector{value, m, v, compute, squares, read};
   });
   on_both([](Device device) {
     constexpr int64_t kRows = 3;
