@@ -69,7 +69,7 @@ TEST_CASE("evaluate --json: the figures of the text, in full") {
 TEST_CASE("evaluate --json: what is no finite number is null") {
   REQUIRE(run(workshop().train("wild",
                                "--set train.length=2s --set "
-                               "train.optimizer.learning_rate=1e4"))
+                               "train.optimizer.learning_rate=1e8"))
               .status == 0);
   json wild = printed("evaluate " + workshop().path("wild") + " --threads 1");
   CHECK(wild["perplexity"].is_null());
