@@ -81,6 +81,8 @@ void with_fault(Communicator& world, const std::function<void()>& fault) {
   auto half = world.split(world.rank() / 2, 0);
   for (int step = 0;; ++step) {
     set_progress_note(fmt::format("step {}, sums", step));
+    // Now and then a rank tells where it is; without this it might not have when the fault comes.
+    if (step == 40) std::this_thread::sleep_for(std::chrono::milliseconds(300));
     if (step == 50 && world.rank() == 1) fault();
     world.all_reduce(data.data(), 1 << (step % 19), DType::f32, ReduceOp::max);
     // Parts of about 2^k elements, in turn in ordinary memory and in that of the communicator.
