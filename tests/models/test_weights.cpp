@@ -7,29 +7,11 @@
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/toy_module.h"
 
 using namespace adagate;
 
 namespace {
-
-constexpr int64_t kExperts = 8;
-
-// A dense matrix, a dense vector and the experts of this rank.
-struct Toy : Module {
-  Parameter dense, vector, experts;
-  explicit Toy(const Mesh& mesh)
-      : dense({.shape = {5, 3}}),
-        vector({.shape = {7}}),
-        experts({.shape = {kExperts / mesh.expert_parallel(), 2, 3},
-                 .group = ParameterGroup::expert,
-                 .shard = {.dim = 0,
-                           .begin = mesh.expert->rank() * (kExperts / mesh.expert_parallel()),
-                           .global = kExperts}}) {
-    add("dense", dense);
-    add("vector", vector);
-    add("experts", experts);
-  }
-};
 
 struct ToyWeights {
   Toy model;
@@ -58,7 +40,7 @@ struct ToyWeights {
 std::vector<NamedTensor> tensors(Shape dense) {
   return {{"dense", Tensor::zeros(dense, DType::f32)},
           {"vector", Tensor::zeros({7}, DType::f32)},
-          {"experts", Tensor::zeros({kExperts, 2, 3}, DType::f32)}};
+          {"experts", Tensor::zeros({kToyExperts, 2, 3}, DType::f32)}};
 }
 
 }  // namespace

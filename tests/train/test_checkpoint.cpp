@@ -8,31 +8,13 @@
 #include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/toy_module.h"
 #include "train/checkpoint.h"
 
 using namespace adagate;
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr int64_t kExperts = 8;
-
-// A dense matrix, a dense vector and the experts of this rank.
-struct Toy : Module {
-  Parameter dense, vector, experts;
-  explicit Toy(const Mesh& mesh, int64_t width = 3)
-      : dense({.shape = {5, width}}),
-        vector({.shape = {7}}),
-        experts({.shape = {kExperts / mesh.expert_parallel(), 2, 3},
-                 .group = ParameterGroup::expert,
-                 .shard = {.dim = 0,
-                           .begin = mesh.expert->rank() * (kExperts / mesh.expert_parallel()),
-                           .global = kExperts}}) {
-    add("dense", dense);
-    add("vector", vector);
-    add("experts", experts);
-  }
-};
 
 struct ToyState {
   Toy model;
