@@ -69,6 +69,12 @@ void check_packed_qkv(const char* op, const Tensor& qkv, const AttentionShape& s
         qkv.shape(), rows, cols, s.batch, s.sequence, s.heads, s.kv_heads, s.head_dim);
 }
 
+void check_columns(const char* op, const char* name, const HeadColumns& columns, int64_t width) {
+  check(columns.first >= 0 && columns.first + width <= columns.rows.cols(),
+        "{}: {} takes the columns [{}, {}) of {}", op, name, columns.first, columns.first + width,
+        columns.rows.shape());
+}
+
 HeadsView heads_view(const HeadColumns& columns, int64_t samples) {
   const Tensor& t = columns.rows;
   auto* data = static_cast<std::byte*>(t.raw());
@@ -140,11 +146,9 @@ int64_t check_inputs(const Inputs& in, const AttentionShape& shape) {
   check_attention_shape("attention", shape);
   std::array<int64_t, 3> rows{};
   for (size_t i = 0; i < 3; ++i) {
-    const auto& [t, first] = in.columns[i];
+    const Tensor& t = in.columns[i].rows;
     const char* name = kInputNames[i];
-    check(first >= 0 && first + in.widths[i] <= t.cols(),
-          "attention: {} takes the columns [{}, {}) of {}", name, first, first + in.widths[i],
-          t.shape());
+    check_columns("attention", name, in.columns[i], in.widths[i]);
     check(t.dtype() == in.columns[0].rows.dtype(), "attention: {} is {}, q is {}", name,
           name_of(t.dtype()), name_of(in.columns[0].rows.dtype()));
     check(shape.batch > 0 ? t.rows() % shape.batch == 0 : t.rows() == 0,

@@ -113,6 +113,9 @@ void check_attention_shape(const char* op, const AttentionShape& shape);
 // The same for a packed tensor that doesn't fit them.
 void check_packed_qkv(const char* op, const Tensor& qkv, const AttentionShape& shape);
 
+// The same for columns that the tensor does not have: `width` of them, of the input `name`.
+void check_columns(const char* op, const char* name, const HeadColumns& columns, int64_t width);
+
 // Columns of `samples` times the same number of rows.
 HeadsView heads_view(const HeadColumns& columns, int64_t samples);
 

@@ -82,20 +82,15 @@ void KvCache::append(const HeadColumns& new_k, const HeadColumns& new_v,
   const int64_t cols = shape.kv_heads * shape.head_dim, rows = shape.sequence;
   const Device device = new_k.rows.device();
   check_attention_shape("key-value cache", shape);
-  for (const HeadColumns* columns : {&new_k, &new_v}) {
+  for (const auto& [name, columns] : {std::pair("k", &new_k), std::pair("v", &new_v)}) {
     check_new_rows(*this, columns->rows, shape);
-    check(columns->first >= 0 && columns->first + cols <= columns->rows.cols(),
-          "key-value cache: columns [{}, {}) of {}", columns->first, columns->first + cols,
-          columns->rows.shape());
+    check_columns("key-value cache", name, *columns, cols);
   }
   check_counts("key-value cache", counts, sequences);
   make_room(*this, rows, cols, new_k.rows);
   // Queued kernels may still read the lengths before.
   Tensor after = Tensor::empty({sequences}, DType::i32, device);
-  RotaryTable rotary;
-  if (shape.rotary_base != 0)
-    rotary = rotary_table(shape.rotary_base, shape.head_dim, length + rows,
-                          compute_dtype(new_k.rows.dtype()), device);
+  const RotaryTable rotary = attention_rotary(shape, length + rows, new_k.rows.dtype(), device);
   launch_on(device, AppendKeysArgs{.k = heads_view(new_k, sequences),
                                    .v = heads_view(new_v, sequences),
                                    .cached_k = heads_view({k}, sequences),
@@ -139,9 +134,7 @@ Tensor attention_to_cache(const HeadColumns& q, const AttentionShape& shape, con
   check(shape.batch == cache.sequences && q.rows.rows() == shape.batch * shape.sequence,
         "attention_to_cache: {} rows for {} sequences of {}, the cache has {}", q.rows.rows(),
         shape.batch, shape.sequence, cache.sequences);
-  check(q.first >= 0 && q.first + shape.heads * shape.head_dim <= q.rows.cols(),
-        "attention_to_cache: columns [{}, {}) of {}", q.first,
-        q.first + shape.heads * shape.head_dim, q.rows.shape());
+  check_columns("attention_to_cache", "q", q, shape.heads * shape.head_dim);
   check(!cache.k || (cache.k.dtype() == q.rows.dtype() &&
                      cache.k.cols() == shape.kv_heads * shape.head_dim),
         "attention_to_cache: {} heads of {} {} for a cache of {} columns of {}", shape.kv_heads,
