@@ -16,7 +16,6 @@
 
 namespace adagate {
 
-// It must outlive the backward pass.
 struct TokenRows {
   int64_t samples = 0;   // on this rank, possibly none
   int64_t sequence = 0;  // rows of each sample; packed: of the longest
