@@ -11,7 +11,6 @@
 #include "train/run_restore.h"
 #include "train/run_state.h"
 #include "train/task_table.h"
-#include "train/text_data.h"
 
 namespace adagate {
 namespace {

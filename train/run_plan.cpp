@@ -17,7 +17,6 @@
 #include "train/run_directory.h"
 #include "train/saved_model.h"
 #include "train/task_table.h"
-#include "train/text_data.h"
 
 namespace adagate {
 namespace {

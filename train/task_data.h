@@ -1,4 +1,4 @@
-// Where the samples of a task come from.
+// Where the samples of a task come from, and how a configuration divides them.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/sampler.h"
 #include "data/tokenizer.h"
 #include "parallel/communicator.h"
 
@@ -66,5 +67,15 @@ struct TaskData {
   // Checks the files without preparing or writing anything. Throws Error naming the key.
   DataPlan (*plan)(const RunConfig& config, const Tokenizer& tokenizer) = nullptr;
 };
+
+// Of `samples` of data.train, those at its end that data.validation_share holds out; at least 1.
+// Throws Error when none would be left to train on.
+int64_t held_out_samples(const RunConfig& config, int64_t samples);
+
+// How the samples are gathered into steps: batches of train.batch.
+SamplerConfig sampler_config(const RunConfig& config);
+
+// Fills in model.vocabulary if it is 0; throws Error if it is smaller than the tokenizer's.
+void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer);
 
 }  // namespace adagate

@@ -1,6 +1,5 @@
 #include "train/text_data.h"
 
-#include "core/base/counted.h"
 #include "core/base/log.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
@@ -70,32 +69,6 @@ void check_text_file(const std::string& path) {
         "{} is a pipe or a device: save what it gives in a file and name that", path);
   check(fs::file_size(path, error) > 0, "{} is empty; name a text or token file with content",
         path);
-}
-
-int64_t held_out_samples(const RunConfig& config, int64_t samples) {
-  const DataConfig& data = config.data;
-  int64_t held_out = std::max<int64_t>(
-      1, static_cast<int64_t>(data.validation_share * static_cast<double>(samples)));
-  check(held_out < samples,
-        "data.validation_share is {}, but data.train, {}, has only {} of model.context {}: name "
-        "a longer text, or another one with data.validation",
-        data.validation_share, data.train, counted(samples, "sample"), config.model.context);
-  return held_out;
-}
-
-SamplerConfig sampler_config(const RunConfig& config) {
-  return {.seed = static_cast<uint64_t>(config.seed),
-          .batch = {.size = config.train.batch, .drop_last = !config.data.keep_last_batch},
-          .accumulation = config.train.accumulation,
-          .shuffle = config.data.shuffle};
-}
-
-void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer) {
-  int64_t& vocabulary = config.model.vocabulary;
-  check(vocabulary == 0 || vocabulary >= tokenizer.vocabulary_size(),
-        "model.vocabulary is {}, the tokenizer {} has {} tokens: leave it 0 or raise it",
-        vocabulary, config.data.tokenizer, tokenizer.vocabulary_size());
-  if (vocabulary == 0) vocabulary = tokenizer.vocabulary_size();
 }
 
 std::unique_ptr<TokenDataset> open_text(const std::string& path, const std::string& key,

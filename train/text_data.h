@@ -1,4 +1,4 @@
-// The text a run reads: its tokenizer, and token files made of text files where need be.
+// The text a run reads: token files, made of text files where need be.
 #pragma once
 
 #include <filesystem>
@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "data/sampler.h"
 #include "train/config/run_config.h"
 #include "train/task_data.h"
 
@@ -14,16 +13,6 @@ namespace adagate {
 
 // Throws Error unless `path` is a file with content that can be a text or token file.
 void check_text_file(const std::string& path);
-
-// Of `samples` of data.train, those at its end that data.validation_share holds out; at least 1.
-// Throws Error when none would be left to train on.
-int64_t held_out_samples(const RunConfig& config, int64_t samples);
-
-// How the samples are gathered into steps: batches of train.batch.
-SamplerConfig sampler_config(const RunConfig& config);
-
-// Fills in model.vocabulary if it is 0; throws Error if it is smaller than the tokenizer's.
-void check_vocabulary(RunConfig& config, const Tokenizer& tokenizer);
 
 // The data set of `path`: a token file of `tokenizer`, or a text file, which the first of the ranks
 // that share `cache` tokenizes once into it, under a name made of its content's and the tokenizer's

@@ -227,7 +227,7 @@ RUN_FAULTS = [
           "^train$"),
     Fault("metrics: experts per token counts tokens", "train/observer.cpp",
           "return layer.assignments();", "return layer.sums.tokens;", "^train$"),
-    Fault("trainer: data.shuffle is not passed on", "train/text_data.cpp",
+    Fault("trainer: data.shuffle is not passed on", "train/task_data.cpp",
           ".shuffle = config.data.shuffle}", ".shuffle = false}", "^train$"),
     Fault("trainer: the initial weights ignore the run's seed", "train/run.cpp",
           "store->initialize(static_cast<uint64_t>(config.seed));",
