@@ -2,10 +2,13 @@ include(GNUInstallDirs)
 
 # adagate_library(NAME LINKS... [PRIVATE_LINKS ...]): the library target of one folder, made of
 # every .cpp under it, so that a new source needs no edit here. Public headers are reached from the
-# repository root: #include "core/tensor/tensor.h".
+# repository root: #include "core/tensor/tensor.h". Folders named cuda belong to the CUDA backend
+# (cmake/AdagateCuda.cmake).
 function(adagate_library name)
   cmake_parse_arguments(ARG "" "" "LINKS;PRIVATE_LINKS" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}
+       ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/cuda/")
   if(NOT sources)
     set(sources ${PROJECT_SOURCE_DIR}/cmake/empty.cpp)
   endif()

@@ -4,6 +4,8 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -28,6 +30,19 @@ constexpr std::string_view kPhaseNames[kPhaseCount] = {
     "other",   "data",    "forward",  "gate",   "dispatch",
     "experts", "combine", "backward", "reduce", "optimizer"};
 
+using PhaseSeconds = std::array<double, kPhaseCount>;
+
+// Time as it passes in the queue of a device, which the host runs ahead of.
+class PhaseClock {
+ public:
+  virtual ~PhaseClock() = default;
+  // What is queued from here on belongs to `phase`; nothing: to none.
+  virtual void enter(std::optional<Phase> phase) = 0;
+  // Seconds by phase of what the queue has done, as far as that is known without waiting for it,
+  // and has not been taken before.
+  virtual PhaseSeconds take() = 0;
+};
+
 // Exclusive seconds by phase of the calling thread (one per rank thread).
 class PhaseTimer {
  public:
@@ -38,20 +53,35 @@ class PhaseTimer {
     return timer;
   }
 
-  // Seconds by phase since the last take(), which starts over.
-  std::array<double, kPhaseCount> take() {
+  // From here on take() tells that clock's times; null: the host's again.
+  void use(std::unique_ptr<PhaseClock> clock) { device_ = std::move(clock); }
+
+  // Time counts from here on.
+  void start() {
     charge();
-    return std::exchange(seconds_, {});
+    seconds_ = {};
+    if (device_) device_->enter(phase_);
   }
 
-  // The same, which goes on.
-  const std::array<double, kPhaseCount>& seconds() {
+  // Seconds by phase since start(). A device's may come with a later take(): the host doesn't wait
+  // for the end of the work. Its time does not count again before the next start().
+  PhaseSeconds take() {
+    charge();
+    PhaseSeconds seconds = std::exchange(seconds_, {});
+    if (!device_) return seconds;
+    device_->enter({});
+    return device_->take();
+  }
+
+  // Of the host, since start(), which goes on.
+  const PhaseSeconds& seconds() {
     charge();
     return seconds_;
   }
 
   Phase enter(Phase phase) {
     charge();
+    if (device_ && phase != phase_) device_->enter(phase);
     return std::exchange(phase_, phase);
   }
 
@@ -64,7 +94,8 @@ class PhaseTimer {
 
   Clock::time_point since_ = Clock::now();
   Phase phase_ = Phase::other;
-  std::array<double, kPhaseCount> seconds_{};
+  PhaseSeconds seconds_{};
+  std::unique_ptr<PhaseClock> device_;
 };
 
 // Counts its lifetime, less that of scopes inside it, for `phase`.

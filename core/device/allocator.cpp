@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <sys/mman.h>
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/device/size_classes.h"
 
 namespace adagate {
 namespace {
@@ -17,27 +17,9 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kMapped = size_t{1} << 20;  // from here on blocks come from mmap
 
-// Size classes: eight per power of two, so at most 12.5 % is wasted, and tensors of slightly
-// different sizes (routed rows) share blocks.
-constexpr size_t kClassesPerOctave = 8;
-constexpr size_t kClasses = kClassesPerOctave * 64;
-// A request whose class has no free block takes one of up to twice its size: the rows that adaptive
-// gating routes vary between the number of tokens and twice that, and a step that meets a new
-// number of them must not ask the system again, nor may every class that ever occurs keep blocks.
-constexpr size_t kLargerClasses = kClassesPerOctave;
-
-// Rounds up to the size of a class.
-size_t size_class(size_t bytes) {
-  bytes = std::max<size_t>(bytes, kAlignment);
-  size_t step = std::max<size_t>(std::bit_floor(bytes) / kClassesPerOctave, kAlignment);
-  size_t rounded = (bytes + step - 1) / step * step;
+size_t block_size(size_t bytes) {
+  size_t rounded = size_class(bytes, kAlignment);
   return rounded >= kMapped ? (rounded + kHuge - 1) / kHuge * kHuge : rounded;
-}
-
-// Index of a class by its size.
-size_t class_index(size_t size) {
-  size_t octave = static_cast<size_t>(std::bit_width(size)) - 1, floor = std::bit_floor(size);
-  return octave * kClassesPerOctave + (size - floor) / (floor / kClassesPerOctave);
 }
 
 void* from_system(size_t bytes) {
@@ -67,7 +49,7 @@ void to_system(void* block, size_t bytes) {
 class Pool {
  public:
   MemoryBlock allocate(size_t bytes) {
-    size_t size = size_class(bytes);
+    size_t size = block_size(bytes);
     std::lock_guard lock(mutex_);
     MemoryBlock block = take_free(size);
     if (!block.data) block = ask_system(size, bytes);
@@ -102,7 +84,7 @@ class Pool {
  private:
   // Empty when no free block fits.
   MemoryBlock take_free(size_t size) {
-    size_t first = class_index(size), last = std::min(first + kLargerClasses, kClasses - 1);
+    size_t first = class_index(size), last = std::min(first + kLargerClasses, kSizeClasses - 1);
     for (size_t i = first; i <= last; ++i) {
       if (free_[i].empty()) continue;
       MemoryBlock block = free_[i].back();
@@ -140,7 +122,7 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::array<std::vector<MemoryBlock>, kClasses> free_;  // by class
+  std::array<std::vector<MemoryBlock>, kSizeClasses> free_;  // by class
   AllocatorStats stats_;
 };
 

@@ -1,9 +1,9 @@
 #include "core/device/backend.h"
 
 #include <atomic>
-#include <dlfcn.h>
 
 #include "core/base/error.h"
+#include "core/device/plugin.h"
 
 namespace adagate {
 namespace {
@@ -30,11 +30,8 @@ void register_backend(DeviceKind kind, Backend& backend) {
 }
 
 void open_backend(DeviceKind kind, const std::string& file) {
-  // Never closed: tensors of the device may live as long as the process.
-  void* library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) fail("cannot open the backend for {}: {}", name_of(kind), dlerror());
-  auto entry = reinterpret_cast<BackendEntry>(dlsym(library, kBackendEntry));
-  check(entry != nullptr, "{} is no backend: it has no function {}", file, kBackendEntry);
+  auto entry = reinterpret_cast<BackendEntry>(
+      open_plugin(file, kBackendEntry, fmt::format("the backend for {}", name_of(kind))));
   Backend* backend = entry(kBackendAbi);
   check(backend != nullptr,
         "{} was built for another version of adagate: its backends are not of version {}", file,
@@ -42,11 +39,19 @@ void open_backend(DeviceKind kind, const std::string& file) {
   register_backend(kind, *backend);
 }
 
+int devices_of(DeviceKind kind) {
+  return registered(kind).devices();
+}
+
 Backend& backend_of(Device device) {
   Backend& backend = registered(device.kind);
   check(device.index >= 0 && device.index < backend.devices(), "{} device {} of {}",
         name_of(device.kind), device.index, backend.devices());
   return backend;
+}
+
+AllocatorStats memory_stats(Device device) {
+  return device.is_cpu() ? allocator_stats() : backend_of(device).memory(device.index);
 }
 
 KernelFn find_kernel(DeviceKind kind, std::string_view name, size_t args_bytes) {

@@ -6,9 +6,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "core/device/allocator.h"
 #include "core/device/device.h"
 #include "core/device/memory_block.h"
 
@@ -16,7 +18,13 @@ namespace adagate {
 
 // Raised with every change of Backend or of what an Args struct means; changes of its size are
 // noticed by themselves.
-constexpr uint32_t kBackendAbi = 1;
+constexpr uint32_t kBackendAbi = 2;
+
+// What there is to tell of a device.
+struct DeviceFacts {
+  std::string name;
+  int64_t memory_bytes = 0, free_bytes = 0;
+};
 
 enum class CopyKind : uint8_t { to_device, to_host, on_device };
 
@@ -30,6 +38,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual int devices() const = 0;
+  virtual DeviceFacts facts(int index) = 0;
+  // What tensors hold of its memory.
+  virtual AllocatorStats memory(int index) = 0;
 
   // Contents undefined. Throws Error naming the size when memory is exhausted.
   virtual MemoryBlock allocate(size_t bytes, int index) = 0;
@@ -44,6 +55,13 @@ class Backend {
   // has failed with.
   virtual void synchronize(int index) = 0;
 
+  // A mark in the calling thread's queue, for the time between two of them; null: the backend has
+  // no clock. Given back with forget().
+  virtual void* mark(int) { return nullptr; }
+  virtual void forget(void*) {}
+  // Seconds between two marks of one queue; nothing while the queue has not passed the later one.
+  virtual std::optional<double> seconds_between(void*, void*) { return {}; }
+
   // Null: the backend has no such kernel, or one with Args of another size.
   virtual KernelFn kernel(std::string_view name, size_t args_bytes) = 0;
 };
@@ -55,12 +73,18 @@ constexpr const char* kBackendEntry = "adagate_backend";
 // From here on tensors may live on devices of this kind. Once per kind and process.
 void register_backend(DeviceKind kind, Backend& backend);
 
-// Opens a library and registers its backend. Throws Error naming the file and what is wrong with
-// it.
+// Opens a library and registers its backend; nothing where it is registered already. Throws Error
+// naming the file and what is wrong with it.
 void open_backend(DeviceKind kind, const std::string& file);
+
+// How many devices of this kind there are. Throws Error when there is no backend for it.
+int devices_of(DeviceKind kind);
 
 // Throws Error naming the device when there is no backend for it.
 Backend& backend_of(Device device);
+
+// What tensors hold of a device's memory, the CPU's included.
+AllocatorStats memory_stats(Device device);
 
 // Throws Error naming the kernel when the backend lacks it.
 KernelFn find_kernel(DeviceKind kind, std::string_view name, size_t args_bytes);

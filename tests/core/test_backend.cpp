@@ -27,7 +27,7 @@ TEST_CASE("What is no backend's library is told") {
   CHECK_THROWS_WITH(open_backend(DeviceKind::cuda, "/nowhere/libadagate_cuda.so"),
                     Contains("cannot open the backend for cuda") && Contains("/nowhere"));
   CHECK_THROWS_WITH(open_backend(DeviceKind::cuda, "libm.so.6"),
-                    "libm.so.6 is no backend: it has no function adagate_backend");
+                    "libm.so.6 is not the backend for cuda: it has no function adagate_backend");
   CHECK_THROWS_WITH(Tensor::zeros({1}, DType::f32, {DeviceKind::cuda, 0}),
                     "there is no backend for devices of kind cuda");
 }

@@ -125,6 +125,8 @@ class GuardedBackend final : public Backend {
   }
 
   int devices() const override { return kGuardedDevices; }
+  DeviceFacts facts(int) override { return {.name = "guarded memory"}; }
+  AllocatorStats memory(int) override { return {}; }
   MemoryBlock allocate(size_t bytes, int index) override { return arena(index).allocate(bytes); }
   void release(MemoryBlock block, int index) override { arena(index).release(block); }
   void* queue(int index) override { return &arena(index); }

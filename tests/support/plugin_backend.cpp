@@ -19,6 +19,8 @@ void fill(void*, const void* args) {
 class PluginBackend final : public Backend {
  public:
   int devices() const override { return 2; }
+  DeviceFacts facts(int) override { return {.name = "memory of the host"}; }
+  AllocatorStats memory(int) override { return {}; }
   MemoryBlock allocate(size_t bytes, int) override { return {std::malloc(bytes + 1), bytes + 1}; }
   void release(MemoryBlock block, int) override { std::free(block.data); }
   void* queue(int) override { return nullptr; }
