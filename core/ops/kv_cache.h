@@ -20,7 +20,8 @@ struct KvCache {
               const Tensor& counts = {});
 
   // Sequence i becomes what sequence indices[i] was: beams that go on, are copied, or end. indices
-  // i32 [any number], on the cache's device. Throws Error where an index is none of a sequence.
+  // i32 [any number], on the cache's device. An index that is none of a sequence: throws Error on
+  // the CPU; a GPU, which can't, leaves an empty sequence.
   void reorder(const Tensor& indices);
 };
 

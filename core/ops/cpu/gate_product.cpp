@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/ops/gate_types.h"
 #include "core/ops/routing.h"
 
 namespace adagate {
@@ -179,18 +180,6 @@ void weight_gradient(const GateProductBackwardArgs& a) {
   for (int64_t i = 0; i < tiles; ++i) {
     weight_gradient_tile<X, W>(a, i % across * kLanes, i / across * kGateExpertTile);
   }
-}
-
-// Calls f with the C++ types of x and the gate.
-template <class F>
-void visit_gate(DType x, DType gate, F&& f) {
-  if (gate == DType::f64) {
-    check(x == DType::f64, "gate: an f64 weight needs an f64 x, not {}", name_of(x));
-    return f(double{}, double{});
-  }
-  if (x == DType::bf16) return f(bfloat16{}, float{});
-  check(x == DType::f32, "gate: x is {}, f32 or bf16 expected", name_of(x));
-  f(float{}, float{});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/ops/gate_types.h"
 #include "core/ops/routing_math.h"
 
 namespace adagate {
@@ -12,24 +13,6 @@ namespace {
 
 constexpr int64_t kSumBlock = 256;  // tokens per partial sum
 constexpr int64_t kSerialTokens = 512;
-
-// One token's experts, by its scores, into chosen [rule.k_max]; returns their number.
-template <class T>
-int64_t select_token(const SelectExpertsArgs& a, const T* scores, int64_t token, int32_t* chosen) {
-  top_experts(scores, a.experts, a.rule.k_max, chosen);
-  switch (a.rule.kind) {
-    case SelectionRule::Kind::fixed:
-      break;
-    case SelectionRule::Kind::gap:
-      return experts_by_gap(scores, chosen, a.rule.k_max, static_cast<T>(a.rule.threshold),
-                            a.rule.pair_normalized);
-    case SelectionRule::Kind::random_second: {
-      double draw = a.rule.rng.uniform(static_cast<uint64_t>(a.addresses[token]));
-      return draw < a.rule.share ? a.rule.k_max : 1;
-    }
-  }
-  return a.rule.k_max;
-}
 
 template <class T>
 void select_kernel(const SelectExpertsArgs& a) {
@@ -47,7 +30,8 @@ void select_kernel(const SelectExpertsArgs& a) {
             biased[static_cast<size_t>(e)] = scores[e] + static_cast<T>(a.bias[e]);
           scores = biased.data();
         }
-        count = select_token(a, scores, t, a.chosen + t * a.rule.k_max);
+        count = select_token<T>(a.rule, scores, a.experts, a.addresses ? a.addresses + t : nullptr,
+                                a.chosen + t * a.rule.k_max);
       }
       a.row_start[t + 1] = static_cast<int32_t>(count);
     }
@@ -113,19 +97,15 @@ void backward_kernel(const RoutingBackwardArgs& a) {
   }
 }
 
-// The bin of kGapEdges that a token's probabilities fall into, in the arithmetic of the selection.
+// The bin of one token in RoutingSums::gap.
 template <class T>
-int64_t gap_bin(const T* p, int64_t experts, bool pair_normalized) {
+int64_t gap_bin_of(const T* p, int64_t experts, bool pair_normalized) {
   T first = 0, second = 0;
   for (int64_t e = 0; e < experts; ++e) {
     second = std::max(second, std::min(first, p[e]));
     first = std::max(first, p[e]);
   }
-  T gap = first - second;
-  if (pair_normalized) gap /= first + second;
-  int64_t bin = 0;
-  while (bin + 1 < kGapBins && !(gap <= static_cast<T>(kGapEdges[static_cast<size_t>(bin)]))) ++bin;
-  return bin;
+  return gap_bin(first, second, pair_normalized);
 }
 
 // Adds the tokens [begin, end) to `sums`, laid out as in RoutingSumsArgs.
@@ -142,7 +122,7 @@ void sum_block(const RoutingSumsArgs& a, int64_t begin, int64_t end, double* sum
     by_count[last - first] += 1;
     const T* p = static_cast<const T*>(a.probabilities) + t * a.experts;
     for (int64_t e = 0; e < a.experts; ++e) probability[e] += static_cast<double>(p[e]);
-    gap[gap_bin(p, a.experts, a.pair_normalized)] += 1;
+    gap[gap_bin_of(p, a.experts, a.pair_normalized)] += 1;
     double lse = static_cast<double>(static_cast<const T*>(a.log_sum_exp)[t]);
     scalars[0] += 1;
     scalars[1] += static_cast<double>(static_cast<const T*>(a.entropy)[t]);
@@ -163,13 +143,6 @@ void sums_kernel(const RoutingSumsArgs& a) {
   std::fill_n(a.sums, size, 0.0);
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t i = 0; i < size; ++i) a.sums[i] += partial[static_cast<size_t>(b * size + i)];
-}
-
-template <class F>
-void visit_gate_type(DType type, F&& f) {
-  if (type == DType::f64) return f(double{});
-  check(type == DType::f32, "routing: scores of {}, f32 or f64 expected", name_of(type));
-  f(float{});
 }
 
 }  // namespace
