@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "apps/commands.h"
-#include "apps/launch.h"
 #include "apps/options.h"
 #include "apps/rank_options.h"
 #include "apps/started_alike.h"
@@ -17,6 +16,7 @@
 #include "parallel/agree.h"
 #include "parallel/mpi_session.h"
 #include "parallel/placement.h"
+#include "parallel/rank_device.h"
 
 namespace adagate {
 namespace fs = std::filesystem;
@@ -25,7 +25,7 @@ namespace {
 struct Options {
   BenchOptions bench;
   std::vector<std::string> sections = {"kernels", "moe", "communicator"};
-  std::string type, json;
+  std::string type, json, device = "auto";
   int64_t threads = 0;
   RankOptions ranks;
 };
@@ -59,6 +59,7 @@ std::vector<RankFact> facts_of(const Options& options) {
   const BenchOptions& b = options.bench;
   return {option("--section", fmt::format("{}", fmt::join(options.sections, ","))),
           option("--type", options.type),
+          option("--device", options.device),
           option("--tokens", b.tokens),
           option("--context", b.context),
           option("--width", b.width),
@@ -73,9 +74,11 @@ int run(const Options& options) {
   configure_threads(static_cast<int>(options.threads));
   MpiSession session(start_options(options.ranks));
   check_started_alike(session, "bench", facts_of(options));
-  auto world = session.world();
+  RankDevice place = choose_rank_device(options.device, session.world());
+  auto world = place.world;
   if (!options.json.empty()) on_all_ranks(*world, [&] { check_json_file(options.json); });
   BenchOptions bench = options.bench;
+  bench.device = place.device;
   if (!options.type.empty()) bench.types = {options.type == "bf16" ? DType::bf16 : DType::f32};
   std::vector<BenchTable> tables;
   auto show = [&](BenchTable table) {
@@ -84,7 +87,7 @@ int run(const Options& options) {
   };
   for (const std::string& section : options.sections) {
     if (section == "kernels" && world->size() == 1) {
-      MachinePeaks peaks = measure_peaks(bench.seconds);
+      MachinePeaks peaks = measure_peaks(bench.seconds, bench.device);
       show(table_of(peaks));
       show(bench_kernels(bench, peaks));
     } else if (section == "moe") {
@@ -122,6 +125,7 @@ void add_bench_command(CLI::App& program, Invocation& invocation) {
   add_value(*command, "--vocabulary", bench.vocabulary, "Tokens in the vocabulary", size);
   add_value(*command, "--seconds", bench.seconds, "Time for each line", between(0.001, 60));
   add_value(*command, "--rounds", bench.rounds, "Runs of lines that ranks run together", size);
+  add_device(*command, options->device);
   add_threads(*command, options->threads);
   add_value(*command, "--json", options->json, "Also write the tables to this file", a_path())
       ->type_name("FILE");

@@ -24,7 +24,7 @@ namespace adagate {
 namespace {
 
 struct Options {
-  std::string checkpoint, tokenizer, data;
+  std::string checkpoint, tokenizer, data, device = "auto";
   int64_t batch = 8, samples = 0, threads = 0;
   bool json = false;
   RankOptions ranks;
@@ -72,7 +72,8 @@ int run(const Options& options) {
   check_started_alike(session, "evaluate",
                       {option("--batch", options.batch), option("--samples", options.samples),
                        option("--data", options.data.empty() ? "not given" : "given")});
-  SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
+  SavedModel saved =
+      load_model(options.checkpoint, options.tokenizer, session.world(), nullptr, options.device);
   // Of this user: another one's could not be written.
   std::error_code error;
   auto temporary = std::filesystem::temp_directory_path(error);
@@ -115,6 +116,7 @@ void add_evaluate_command(CLI::App& program, Invocation& invocation) {
   add_value(*command, "--samples", options->samples,
             "Only so many samples, spread evenly over the data; 0: all", between(0, 1e12));
   command->add_flag("--json", options->json, "Print one JSON object");
+  add_device(*command, options->device);
   add_threads(*command, options->threads);
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:

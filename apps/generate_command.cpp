@@ -22,7 +22,7 @@ namespace adagate {
 namespace {
 
 struct Options {
-  std::string checkpoint, tokenizer, prompt = "\n", prompt_file;
+  std::string checkpoint, tokenizer, prompt = "\n", prompt_file, device = "auto";
   SamplingOptions sampling;
   bool to_the_end = false, json = false;
   int64_t seed = 1, threads = 0;
@@ -61,7 +61,8 @@ int run(Options options) {
                        option("--temperature", s.temperature), option("--top-k", s.top_k),
                        option("--top-p", s.top_p), option("--seed", s.seed),
                        option("--ignore-end", options.to_the_end)});
-  SavedModel saved = load_model(options.checkpoint, options.tokenizer, session.world());
+  SavedModel saved =
+      load_model(options.checkpoint, options.tokenizer, session.world(), nullptr, options.device);
   AutoregressiveModel& model = text_model_of(saved);
   const Tokenizer& tokenizer = *saved.tokenizer;
   if (!options.to_the_end) options.sampling.stop_token = tokenizer.end_of_text();
@@ -113,6 +114,7 @@ void add_generate_command(CLI::App& program, Invocation& invocation) {
   add_value(*command, "--seed", options->seed, "Of the draws", at_least(0));
   command->add_flag("--ignore-end", options->to_the_end, "Go on after an end-of-text token");
   command->add_flag("--json", options->json, "Print one JSON object, at the end");
+  add_device(*command, options->device);
   add_threads(*command, options->threads);
   add_rank_options(*command, options->ranks);
   command->footer(R"(Examples:

@@ -8,8 +8,14 @@
 
 #include "apps/commands.h"
 #include "apps/options.h"
+#include "core/base/bytes_text.h"
+#include "core/base/counted.h"
 #include "core/base/error.h"
+#include "core/base/threads.h"
+#include "core/device/backend.h"
+#include "core/device/device_choice.h"
 #include "core/io/file_kind.h"
+#include "core/ops/matmul_library.h"
 #include "data/token_file.h"
 #include "train/checkpoint_report.h"
 #include "train/file_report.h"
@@ -24,8 +30,31 @@ namespace fs = std::filesystem;
 struct Options {
   std::string path;
   std::string tokenizer;
-  bool json = false;
+  bool devices = false, json = false;
 };
+
+// What `device:` and --device may choose from.
+Report describe_devices() {
+  Report report{.text = fmt::format("cpu: {}; matrix products by {}\n",
+                                    counted(max_threads(), "thread"), matmul_library()),
+                .json = {{"cpu", {{"threads", max_threads()}, {"products", matmul_library()}}},
+                         {"cuda", nlohmann::ordered_json::array()}}};
+  std::string reason = why_no_cuda();
+  if (!reason.empty()) {
+    report.text += fmt::format("cuda: none: {}\n", reason);
+    report.json["cuda_unavailable"] = reason;
+    return report;
+  }
+  for (int i = 0; i < devices_of(DeviceKind::cuda); ++i) {
+    DeviceFacts facts = backend_of({DeviceKind::cuda, i}).facts(i);
+    report.text += fmt::format("cuda {}: {}, {} of {} free\n", i, facts.name,
+                               bytes_text(facts.free_bytes), bytes_text(facts.memory_bytes));
+    report.json["cuda"].push_back({{"name", facts.name},
+                                   {"memory_bytes", facts.memory_bytes},
+                                   {"free_bytes", facts.free_bytes}});
+  }
+  return report;
+}
 
 Report describe_token_file(const Options& options) {
   TokenFile file(options.path);
@@ -108,7 +137,7 @@ Report describe(const Options& options, int& unsound) {
 
 int run(const Options& options) {
   int unsound = 0;
-  Report report = describe(options, unsound);
+  Report report = options.devices ? describe_devices() : describe(options, unsound);
   print_output(options.json ? json_text(report.json) : report.text);
   check(unsound == 0, "{}: of its tensor files {} can't be read, see above", options.path, unsound);
   return 0;
@@ -118,10 +147,14 @@ int run(const Options& options) {
 
 void add_inspect_command(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = program.add_subcommand("inspect",
-                                             "Print what a checkpoint, token file, tensor file or "
-                                             "tokenizer holds, and whether it is sound");
-  add_value(*command, "PATH", options->path, "File or directory", a_path())->required();
+  CLI::App* command =
+      program.add_subcommand("inspect",
+                             "Print what a checkpoint, token file, tensor file or "
+                             "tokenizer holds, and whether it is sound, or what this "
+                             "machine can compute on");
+  auto* path = add_value(*command, "PATH", options->path, "File or directory", a_path());
+  command->add_flag("--devices", options->devices, "What this machine can compute on")
+      ->excludes(path);
   add_value(*command, "--tokenizer", options->tokenizer,
             "Of a token file: also print how its text begins; byte or a path", a_path());
   command->add_flag("--json", options->json, "Print one JSON object");
@@ -130,9 +163,12 @@ Examples:
   adagate inspect runs/quickstart
   adagate inspect runs/quickstart --json
   adagate inspect runs/quickstart/checkpoints/step-00000600
-  adagate inspect shakespeare.tokens --tokenizer byte)");
-  command->callback(
-      [options, &invocation] { invocation.run = [options] { return run(*options); }; });
+  adagate inspect shakespeare.tokens --tokenizer byte
+  adagate inspect --devices)");
+  command->callback([options, &invocation] {
+    if (options->path.empty() && !options->devices) throw CLI::RequiredError("PATH or --devices");
+    invocation.run = [options] { return run(*options); };
+  });
 }
 
 }  // namespace adagate

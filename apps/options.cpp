@@ -92,6 +92,12 @@ void add_run(CLI::App& command, std::string& run) {
       ->type_name("DIR");
 }
 
+void add_device(CLI::App& command, std::string& device) {
+  add_value(command, "--device", device,
+            "What computes; auto: NVIDIA GPUs where there are any, else the CPU",
+            one_of({"auto", "cpu", "cuda"}));
+}
+
 void add_threads(CLI::App& command, int64_t& threads) {
   add_value(command, "--threads", threads, "OpenMP threads per rank; 0: all its cores",
             between(0, 4096));

@@ -37,6 +37,9 @@ CLI::Validator not_empty();
 // RUN, which may also be written --checkpoint DIR: the directory of a run or of a checkpoint.
 void add_run(CLI::App& command, std::string& run);
 
+// --device auto|cpu|cuda.
+void add_device(CLI::App& command, std::string& device);
+
 // --threads N.
 void add_threads(CLI::App& command, int64_t& threads);
 

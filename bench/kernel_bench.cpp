@@ -18,7 +18,7 @@
 namespace adagate {
 namespace {
 
-Tensor random_tensor(const Shape& shape, DType type, double deviation = 1.0) {
+Tensor random_values(const Shape& shape, double deviation) {
   Tensor x = Tensor::empty(shape, DType::f32);
   Rng rng(11, RngStream::test, static_cast<uint64_t>(x.numel()));
   auto* values = x.data<float>();
@@ -26,7 +26,7 @@ Tensor random_tensor(const Shape& shape, DType type, double deviation = 1.0) {
   for (int64_t i = 0; i < x.numel(); ++i) {
     values[i] = static_cast<float>(deviation) * (2 * rng.uniform(static_cast<uint64_t>(i)) - 1);
   }
-  return x.to(type);
+  return x;
 }
 
 Tensor random_ids(int64_t n, int64_t below) {
@@ -55,6 +55,13 @@ class KernelBench {
   }
 
  private:
+  Tensor random_tensor(const Shape& shape, DType type, double deviation = 1.0) const {
+    return random_values(shape, deviation).to(o_.device).to(type);
+  }
+  Tensor empty(const Shape& shape, DType type) const {
+    return Tensor::empty(shape, type, o_.device);
+  }
+
   using Function = std::function<Tensor(const std::vector<Tensor>&)>;
 
   void line(const std::string& name, double flops, double bytes, BenchTime time) {
@@ -69,7 +76,7 @@ class KernelBench {
 
   void call(const std::string& name, double flops, double bytes,
             const std::function<void()>& work) {
-    line(name, flops, bytes, bench_call(o_.seconds, work));
+    line(name, flops, bytes, bench_call(o_.seconds, o_.device, work));
   }
 
   // Forward of `function`, then its backward alone, with gradients for the inputs: for the first
@@ -79,9 +86,8 @@ class KernelBench {
     call(name, flops, bytes, [&] { function(inputs); });
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (!is_floating(inputs[i].dtype())) continue;
-      inputs[i].set_slot(
-          i == 0 ? std::make_shared<GradSlot>()
-                 : std::make_shared<GradSlot>(Tensor::empty(inputs[i].shape(), DType::f32)));
+      inputs[i].set_slot(i == 0 ? std::make_shared<GradSlot>()
+                                : std::make_shared<GradSlot>(empty(inputs[i].shape(), DType::f32)));
     }
     Tensor dy;
     line(name + ", backward", backward_flops, backward_bytes, bench_repeat(o_.seconds, [&] {
@@ -92,8 +98,10 @@ class KernelBench {
              y = function(inputs);
            }
            if (!dy) dy = random_tensor(y.shape(), y.dtype());
+           synchronize(o_.device);
            double start = bench_now();
            tape.backward(y, dy);
+           synchronize(o_.device);
            double seconds = bench_now() - start;
            for (Tensor& x : inputs)
              if (x.requires_grad()) x.slot()->clear();
@@ -103,8 +111,8 @@ class KernelBench {
 
   void product(int64_t rows, int64_t in, int64_t out) {
     Tensor x = random_tensor({rows, in}, type_), w = random_tensor({in, out}, type_);
-    Tensor y = Tensor::empty({rows, out}, type_), dx = Tensor::empty({rows, in}, type_);
-    Tensor dw = Tensor::empty({in, out}, DType::f32);
+    Tensor y = empty({rows, out}, type_), dx = empty({rows, in}, type_);
+    Tensor dw = empty({in, out}, DType::f32);
     double flops = 2.0 * static_cast<double>(rows * in * out);
     double values = static_cast<double>(rows * (in + out)), weights = static_cast<double>(in * out);
     double bytes = size_ * (values + weights);
@@ -128,7 +136,7 @@ class KernelBench {
     for (int64_t count : {8, 64}) {
       std::vector<int64_t> ends;
       for (int64_t g = 0; g <= count; ++g) ends.push_back(o_.tokens * g / count);
-      GroupOffsets offsets(std::move(ends), {});
+      GroupOffsets offsets(std::move(ends), o_.device);
       double flops = 2.0 * static_cast<double>(o_.tokens * o_.width * o_.hidden);
       double values = size_ * static_cast<double>(o_.tokens * (o_.width + o_.hidden));
       double weights = static_cast<double>(count * o_.width * o_.hidden);
@@ -169,6 +177,7 @@ class KernelBench {
         3 * n);
     Tensor rows = Tensor::empty({o_.tokens}, DType::i64);
     for (int64_t r = 0; r < o_.tokens; ++r) rows.data<int64_t>()[r] = r;
+    rows = rows.to(o_.device);
     DropoutSite site{Rng(1, RngStream::dropout), 0.1};
     op(
         "bias + dropout + residual", {x, random_tensor({o_.width}, type_)},
@@ -198,7 +207,7 @@ class KernelBench {
 
   void embedding_lines() {
     double n = static_cast<double>(o_.tokens * o_.width) * size_;
-    Tensor ids = random_ids(o_.tokens, o_.vocabulary);
+    Tensor ids = random_ids(o_.tokens, o_.vocabulary).to(o_.device);
     Tensor table = random_tensor({o_.vocabulary, o_.width}, type_);
     call("embedding", 0, 2 * n, [&] { embedding(ids, table, {}, {}); });
   }
@@ -208,9 +217,9 @@ class KernelBench {
       Tensor x = random_tensor({o_.tokens, o_.width}, type_);
       Tensor w = random_tensor({vocabulary, o_.width}, type_, 0.02);
       LossTargets targets =
-          loss_targets(random_ids(o_.tokens, vocabulary).to_host<int32_t>(), vocabulary);
+          loss_targets(random_ids(o_.tokens, vocabulary).to_host<int32_t>(), vocabulary, o_.device);
       x.set_slot(std::make_shared<GradSlot>());
-      w.set_slot(std::make_shared<GradSlot>(Tensor::empty(w.shape(), DType::f32)));
+      w.set_slot(std::make_shared<GradSlot>(empty(w.shape(), DType::f32)));
       double flops = 6.0 * static_cast<double>(o_.tokens * o_.width * vocabulary);
       double weights = static_cast<double>(vocabulary * o_.width);
       call(fmt::format("loss and its gradients, vocabulary {}", vocabulary), flops,
@@ -226,8 +235,9 @@ class KernelBench {
   void optimizer() {
     int64_t n = (o_.vocabulary + 12 * o_.width * 6) * o_.width;
     Tensor value = random_tensor({n}, DType::f32), grad = random_tensor({n}, DType::f32);
-    Tensor m = Tensor::zeros({n}, DType::f32), v = Tensor::zeros({n}, DType::f32);
-    Tensor copy = Tensor::empty({n}, DType::bf16);
+    Tensor m = Tensor::zeros({n}, DType::f32, o_.device);
+    Tensor v = Tensor::zeros({n}, DType::f32, o_.device);
+    Tensor copy = empty({n}, DType::bf16), squares = empty({1}, DType::f64);
     double count = static_cast<double>(n);
     AdamWArgs args{.value = value.raw(),
                    .gradient = grad.raw(),
@@ -246,8 +256,8 @@ class KernelBench {
                                .shrink = 1},
                    .dtype = DType::f32};
     std::string size = fmt::format("{:.1f} M parameters", count / 1e6);
-    call("AdamW with bf16 copy, " + size, 0, 30 * count, [&] { launch_on(Device{}, args); });
-    call("sum of squares, " + size, 0, 4 * count, [&] { sum_of_squares(grad); });
+    call("AdamW with bf16 copy, " + size, 0, 30 * count, [&] { launch_on(o_.device, args); });
+    call("sum of squares, " + size, 0, 4 * count, [&] { sum_of_squares(grad, squares); });
   }
 
   const BenchOptions& o_;
@@ -261,8 +271,8 @@ class KernelBench {
 
 BenchTable bench_kernels(const BenchOptions& options, const MachinePeaks& peaks) {
   BenchTable table("kernels",
-                   fmt::format("Kernels: {} tokens, width {}, hidden {}, {} threads",
-                               options.tokens, options.width, options.hidden, peaks.threads),
+                   fmt::format("Kernels: {} tokens, width {}, hidden {}, on {}", options.tokens,
+                               options.width, options.hidden, peaks.machine),
                    {{"kernel", "kernel"},
                     {"type", "type"},
                     {"ms", "ms", 3},

@@ -14,6 +14,7 @@ struct BenchOptions {
   int64_t rounds = 15;   // of lines that all ranks run together
   double seconds = 0.2;  // for each other line
   std::vector<DType> types = {DType::f32, DType::bf16};
+  Device device = {};
 };
 
 // "of limit" is the least time that the work can take (operations over peak, bytes over bandwidth

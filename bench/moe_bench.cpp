@@ -7,6 +7,7 @@
 #include "bench/timing.h"
 #include "core/base/phase_timer.h"
 #include "core/base/rng.h"
+#include "core/device/device_phases.h"
 #include "core/nn/parameter_store.h"
 #include "moe/moe_layer.h"
 #include "moe/routing_step.h"
@@ -23,10 +24,11 @@ Tensor input_rows(const BenchOptions& o, DType type, uint64_t salt) {
   Tensor x = Tensor::empty({o.tokens, o.width}, DType::f32);
   Rng rng(5, RngStream::test, salt);
   auto* values = x.data<float>();
+#pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < x.numel(); ++i) {
     values[i] = i % o.width == 0 ? 1.0f : rng.normal(static_cast<uint64_t>(i));
   }
-  return x.to(type);
+  return x.to(o.device).to(type);
 }
 
 // A layer with its parameters, run again and again.
@@ -35,7 +37,7 @@ class LayerBench {
   LayerBench(FeedForwardLayer& layer, const BenchOptions& o, DType type, uint64_t salt,
              std::shared_ptr<Communicator> world, RoutingStep* step)
       : layer_(layer),
-        store_(layer, {.master = DType::f32, .compute = type, .allocate_grad = {}}),
+        store_(layer, {.master = DType::f32, .compute = type, .device = o.device}),
         world_(std::move(world)),
         step_(step),
         x_(input_rows(o, type, salt)),
@@ -52,7 +54,8 @@ class LayerBench {
     TokenRows rows = padded_rows(1, x.rows());
     if (step_) step_->begin(1);
     world_->barrier();
-    PhaseTimer::current().take();
+    synchronize(x.device());
+    PhaseTimer::current().start();
     double start = bench_now();
     Tape tape;
     Tensor y;
@@ -62,6 +65,7 @@ class LayerBench {
     }
     if (step_) step_->end_forward(*world_);
     tape.backward(y, dy_);
+    synchronize(x.device());
     seconds_.push_back(bench_now() - start);
     phases_.push_back(PhaseTimer::current().take());
   }
@@ -116,11 +120,13 @@ struct MoeSubject {
 
   // Zipf: the r-th most popular expert draws tokens as 1 / r.
   void set_popularity() {
-    Tensor gate = bench.store().find("gate.weight")->master();  // [width, experts]
+    Tensor weight = bench.store().find("gate.weight")->master();  // [width, experts]
+    Tensor gate = weight.to(Device{});
     for (int64_t e = 0; e < what.experts; ++e) {
       double log_share = what.skewed ? -std::log(static_cast<double>(e + 1)) : 0.0;
       gate.data<float>()[e] = static_cast<float>(log_share);
     }
+    weight.copy_from(gate);
     bench.store().refresh_compute();
   }
 };
@@ -192,7 +198,9 @@ BenchTable bench_moe(const BenchOptions& options, const std::shared_ptr<Communic
        {"gflops", "GFLOP/s", 0},
        {"vs_dense", "vs dense", 2},
        {"saved_percent", "saved %", 0}});
+  PhaseTimer::current().use(device_phase_clock(options.device));
   for (DType type : options.types) add_lines(table, options, type, world);
+  PhaseTimer::current().use(nullptr);
   return table;
 }
 

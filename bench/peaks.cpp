@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include "bench/timing.h"
+#include "core/base/counted.h"
+#include "core/base/rng.h"
 #include "core/base/threads.h"
+#include "core/device/backend.h"
 #include "core/ops/cpu/matrix_tiles.h"
 #include "core/ops/matmul.h"
 #include "core/tensor/tensor.h"
@@ -12,7 +15,8 @@
 namespace adagate {
 namespace {
 
-constexpr int kChains = 12;  // enough independent sums to hide the latency of an FMA
+constexpr int64_t kSide = 1024;  // of the products
+constexpr int kChains = 12;      // enough independent sums to hide the latency of an FMA
 constexpr int64_t kRounds = 100'000;
 volatile float g_sink;  // keeps results alive
 
@@ -70,21 +74,31 @@ void tile_rounds() {
 // Best rate of `rounds` on all threads at once.
 double register_rate(double budget, double flops_per_round, void (*rounds)()) {
   int threads = max_threads();
-  BenchTime time = bench_call(budget, [&] {
+  BenchTime time = bench_call(budget, {}, [&] {
 #pragma omp parallel num_threads(threads)
     rounds();
   });
   return flops_per_round * static_cast<double>(kRounds) * threads / time.best;
 }
 
+// Not constant: a GPU clocks higher on values that don't change its wires.
+Tensor random_matrix(int64_t n, uint64_t salt) {
+  Tensor x = Tensor::empty({n, n}, DType::f32);
+  Rng rng(3, RngStream::test, salt);
+  auto* values = x.data<float>();
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < n * n; ++i) values[i] = rng.uniform(static_cast<uint64_t>(i)) - 0.5f;
+  return x;
+}
+
 // Best rate of a product of [n, n] matrices as training does it: the library may know units that
 // are not measured above.
-double product_rate(double budget, DType type) {
-  constexpr int64_t n = 1024;
-  Tensor a = Tensor::full({n, n}, type, 0.5), b = Tensor::full({n, n}, type, 0.25);
-  Tensor c = Tensor::empty({n, n}, type);
-  BenchTime time = bench_call(budget, [&] { matmul_into(c, {a}, {b}); });
-  return 2.0 * n * n * n / time.best;
+double product_rate(double budget, DType type, int64_t n, Device device) {
+  Tensor a = random_matrix(n, 1).to(device).to(type), b = random_matrix(n, 2).to(device).to(type);
+  Tensor c = Tensor::empty({n, n}, type, device);
+  BenchTime time = bench_call(budget, device, [&] { matmul_into(c, {a}, {b}); });
+  double side = static_cast<double>(n);
+  return 2.0 * side * side * side / time.best;
 }
 
 // Best rate of reading alone and of updating in place, whichever moves more.
@@ -92,11 +106,11 @@ double memory_rate(double budget, int64_t bytes) {
   int64_t n = bytes / static_cast<int64_t>(sizeof(float));
   Tensor buffer = Tensor::full({n}, DType::f32, 1.0);
   float* x = buffer.data<float>();
-  BenchTime update = bench_call(budget / 2, [&] {
+  BenchTime update = bench_call(budget / 2, {}, [&] {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < n; ++i) x[i] = x[i] * 0.5f + 0.5f;
   });
-  BenchTime read = bench_call(budget / 2, [&] {
+  BenchTime read = bench_call(budget / 2, {}, [&] {
     float sum = 0;
 #pragma omp parallel for simd schedule(static) reduction(+ : sum)
     for (int64_t i = 0; i < n; ++i) sum += x[i];
@@ -104,6 +118,26 @@ double memory_rate(double budget, int64_t bytes) {
   });
   return std::max(2.0 * static_cast<double>(bytes) / update.best,
                   static_cast<double>(bytes) / read.best);
+}
+
+// Best rate of a copy of so many bytes, read and written.
+double copy_rate(double budget, int64_t bytes, Device device) {
+  Tensor from = Tensor::full({bytes / 4}, DType::f32, 1.5, device);
+  Tensor to = Tensor::empty(from.shape(), DType::f32, device);
+  BenchTime time = bench_call(budget, device, [&] { to.copy_from(from); });
+  return 2.0 * static_cast<double>(bytes) / time.best;
+}
+
+MachinePeaks measure_gpu_peaks(double budget, Device device) {
+  MachinePeaks peaks;
+  peaks.machine = backend_of(device).facts(device.index).name;
+  peaks.f32 = product_rate(budget, DType::f32, 4 * kSide, device);
+  peaks.bf16 = product_rate(budget, DType::bf16, 8 * kSide, device);
+  peaks.units = {{"f32 product", DType::f32, peaks.f32}, {"bf16 product", DType::bf16, peaks.bf16}};
+  for (int64_t mib : {16, 64, 256, 2048})
+    peaks.bandwidths.push_back(
+        {static_cast<double>(mib << 20), copy_rate(budget, (mib << 20) / 2, device)});
+  return peaks;
 }
 
 }  // namespace
@@ -118,9 +152,10 @@ double MachinePeaks::limit(DType type, double flop_count, double bytes) const {
   return std::max(flop_count / flops(type), bytes / bandwidth(bytes));
 }
 
-MachinePeaks measure_peaks(double budget) {
+MachinePeaks measure_peaks(double budget, Device device) {
+  if (!device.is_cpu()) return measure_gpu_peaks(budget, device);
   MachinePeaks peaks;
-  peaks.threads = max_threads();
+  peaks.machine = counted(max_threads(), "thread");
   auto add = [&](const char* name, DType type, double rate) {
     peaks.units.push_back({name, type, rate});
     double& best = type == DType::bf16 ? peaks.bf16 : peaks.f32;
@@ -128,7 +163,7 @@ MachinePeaks measure_peaks(double budget) {
   };
   add("f32 multiply-add", DType::f32,
       register_rate(budget, 2.0 * kLanes<float> * kChains, fma_rounds));
-  add("f32 product", DType::f32, product_rate(budget, DType::f32));
+  add("f32 product", DType::f32, product_rate(budget, DType::f32, kSide, {}));
 #if ADAGATE_BF16_PRODUCTS
   add("bf16 dot product", DType::bf16,
       register_rate(budget, 4.0 * kLanes<float> * kChains, dot_rounds));
@@ -137,7 +172,7 @@ MachinePeaks measure_peaks(double budget) {
   if (matrix_tiles() == MatrixTiles::amx)
     add("bf16 matrix tiles", DType::bf16, register_rate(budget, 4 * kFlopsPerTile, tile_rounds));
 #endif
-  add("bf16 product", DType::bf16, product_rate(budget, DType::bf16));
+  add("bf16 product", DType::bf16, product_rate(budget, DType::bf16, kSide, {}));
   // Without an instruction of their own bf16 products may run through f32.
   peaks.bf16 = std::max(peaks.bf16, peaks.f32);
   for (int64_t mib : {1, 4, 16, 64, 256}) {
@@ -147,7 +182,7 @@ MachinePeaks measure_peaks(double budget) {
 }
 
 BenchTable table_of(const MachinePeaks& peaks) {
-  BenchTable table("peaks", fmt::format("Limits of this machine with {} threads", peaks.threads),
+  BenchTable table("peaks", fmt::format("Limits of this machine: {}", peaks.machine),
                    {{"what", "what"}, {"gflops", "GFLOP/s", 0}, {"gbytes", "GB/s", 1}});
   for (auto& unit : peaks.units) table.add({unit.name, unit.rate / 1e9, {}});
   for (auto& b : peaks.bandwidths) {

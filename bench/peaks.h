@@ -1,5 +1,5 @@
-// What the machine can do at most, measured with all threads of this process in the same run as
-// the kernels: clocks and neighbours change.
+// What the machine, or a GPU, can do at most, measured in the same run as the kernels, on the CPU
+// with all threads of this process: clocks and neighbours change.
 #pragma once
 
 #include <string>
@@ -7,6 +7,7 @@
 
 #include "bench/table.h"
 #include "core/base/dtype.h"
+#include "core/device/device.h"
 
 namespace adagate {
 
@@ -24,7 +25,7 @@ struct MachinePeaks {
     double bytes, rate;  // footprint; bytes read and written per second
   };
   std::vector<Bandwidth> bandwidths;  // by footprint: caches to memory
-  int threads = 1;
+  std::string machine;                // "2 threads", or the GPU's name
 
   double flops(DType type) const { return type == DType::bf16 ? bf16 : f32; }
   // The rate for data of this size in all.
@@ -34,7 +35,7 @@ struct MachinePeaks {
 };
 
 // Takes about `budget` seconds for each of its measurements, about ten.
-MachinePeaks measure_peaks(double budget);
+MachinePeaks measure_peaks(double budget, Device device = {});
 
 BenchTable table_of(const MachinePeaks& peaks);
 

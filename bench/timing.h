@@ -5,6 +5,8 @@
 #include <chrono>
 #include <vector>
 
+#include "core/device/copy.h"
+
 namespace adagate {
 
 struct BenchTime {
@@ -33,14 +35,23 @@ BenchTime bench_repeat(double budget, F&& once) {
   return bench_time_of(std::move(runs));
 }
 
-// For work without preparation.
+// For work without preparation, which launches kernels on `device`. Work of a GPU is timed many
+// times over at once, so that neither the launch nor the wait for its end counts.
 template <class F>
-BenchTime bench_call(double budget, F&& work) {
-  return bench_repeat(budget, [&] {
+BenchTime bench_call(double budget, Device device, F&& work) {
+  constexpr double kLongEnough = 5e-3;
+  int64_t times = 1;
+  auto once = [&] {
     double start = bench_now();
-    work();
-    return bench_now() - start;
-  });
+    for (int64_t i = 0; i < times; ++i) work();
+    synchronize(device);
+    return (bench_now() - start) / static_cast<double>(times);
+  };
+  if (!device.is_cpu()) {
+    once();
+    times = std::clamp<int64_t>(static_cast<int64_t>(kLongEnough / once()), 1, 1000);
+  }
+  return bench_repeat(budget, once);
 }
 
 }  // namespace adagate

@@ -1,9 +1,11 @@
 #include "train/memory_check.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 #include "core/base/bytes_text.h"
 #include "core/base/log.h"
+#include "core/device/backend.h"
 #include "parallel/agree.h"
 #include "parallel/placement.h"
 
@@ -42,11 +44,20 @@ std::string tight_memory(const MemoryEstimate& estimate, const MemoryBudget& bud
                      kRemedy);
 }
 
-void check_memory_of_ranks(Communicator& world, const RunConfig& config, const Task& task) {
+MemoryBudget memory_for(Device device, int local_ranks) {
+  if (device.is_cpu()) return available_memory(local_ranks);
+  int devices = devices_of(device.kind);
+  int sharing = (local_ranks - device.index + devices - 1) / devices;  // ranks take turns
+  int64_t free = backend_of(device).facts(device.index).free_bytes;
+  return {free / std::max(sharing, 1), fmt::format("the free memory of GPU {}", device.index)};
+}
+
+void check_memory_of_ranks(Communicator& world, const RunConfig& config, const Task& task,
+                           Device device) {
   std::string warning;
   on_all_ranks(world, [&] {
     warning = tight_memory(estimate_memory(config, task, world.size()),
-                           available_memory(read_launch_environment().local_size));
+                           memory_for(device, read_launch_environment().local_size));
   });
   int64_t order = warning.empty() ? 0 : world.size() - world.rank();  // highest on the first one
   int64_t first = world.max(order);

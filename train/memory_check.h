@@ -17,8 +17,12 @@ void check_memory(const MemoryEstimate& estimate, const MemoryBudget& budget);
 // when parameters and optimizer alone are too much; else a warning, or empty when all of it fits.
 std::string tight_memory(const MemoryEstimate& estimate, const MemoryBudget& budget);
 
-// Collective. tight_memory() of every rank on its host; the first rank that has a warning logs it.
-// config.model.vocabulary must be set.
-void check_memory_of_ranks(Communicator& world, const RunConfig& config, const Task& task);
+// What a rank of `local_ranks` on this machine may take of the memory that its tensors lie in.
+MemoryBudget memory_for(Device device, int local_ranks);
+
+// Collective. tight_memory() of every rank on its device; the first rank that has a warning logs
+// it. config.model.vocabulary must be set.
+void check_memory_of_ranks(Communicator& world, const RunConfig& config, const Task& task,
+                           Device device);
 
 }  // namespace adagate

@@ -29,12 +29,13 @@ Run::Run(RunConfig given, TrainerOptions given_options, std::shared_ptr<Communic
     : config(std::move(given)),
       options(std::move(given_options)),
       task(options.task ? *options.task : task_named(config.task)),
-      mesh(make_mesh(started_alike(std::move(world), config, facts_of(options)),
-                     static_cast<int>(config.parallel.expert))) {
+      place(choose_rank_device(config.device,
+                               started_alike(std::move(world), config, facts_of(options)))),
+      mesh(make_mesh(place.world, static_cast<int>(config.parallel.expert))) {
   if (options.config_yaml.empty()) options.config_yaml = write_yaml(config);
   check_options();
   open_tokenizer();
-  check_memory_of_ranks(*mesh.world, config, task);
+  check_memory_of_ranks(*mesh.world, config, task, place.device);
   output = std::make_unique<RunOutput>(
       config, RunOutput::Options{options.config_yaml, options.config_files, options.overwrite},
       *mesh.world);
@@ -76,9 +77,10 @@ void Run::open_tokenizer() {
 
 void Run::make_model() {
   model = task.make_model(config, mesh);
-  StoreOptions storage{.compute = config.precision == "bf16" ? DType::bf16 : DType::f32};
+  StoreOptions storage{.compute = config.precision == "bf16" ? DType::bf16 : DType::f32,
+                       .device = place.device};
   storage.allocate_grad = [this](ParameterGroup group, size_t bytes) {
-    return mesh.group(group).copies->allocate(bytes);
+    return mesh.group(group).copies->on(place.device, "gradients").allocate(bytes);
   };
   store = std::make_unique<ParameterStore>(*model, storage);
 }

@@ -9,6 +9,7 @@
 #include "core/nn/parameter_store.h"
 #include "core/optim/adamw.h"
 #include "data/data_loader.h"
+#include "parallel/rank_device.h"
 #include "train/resume.h"
 #include "train/run_output.h"
 #include "train/trainer_options.h"
@@ -34,6 +35,7 @@ struct Run {
   RunConfig config;  // the vocabulary filled in
   TrainerOptions options;
   const Task& task;
+  RankDevice place;
   Mesh mesh;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<RunOutput> output;

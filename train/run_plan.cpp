@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "core/base/bytes_text.h"
-#include "core/base/counted.h"
 #include "core/io/safetensors.h"
 #include "data/tokenizer.h"
 #include "train/earlier_run.h"

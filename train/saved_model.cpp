@@ -4,6 +4,7 @@
 
 #include "core/io/safetensors.h"
 #include "parallel/agree.h"
+#include "parallel/rank_device.h"
 #include "parallel/same_on_all_ranks.h"
 #include "train/config/config_tree.h"
 #include "train/config/yaml_loader.h"
@@ -32,7 +33,8 @@ fs::path run_of_checkpoint(const fs::path& checkpoint) {
 }
 
 SavedModel load_model(const fs::path& path, const std::string& tokenizer,
-                      std::shared_ptr<Communicator> world, const Task* own) {
+                      std::shared_ptr<Communicator> world, const Task* own,
+                      std::string_view device) {
   SavedModel saved;
   fs::path checkpoint;
   uint64_t manifest_hash = 0;
@@ -69,10 +71,12 @@ SavedModel load_model(const fs::path& path, const std::string& tokenizer,
         checkpoint.string(), model.vocabulary, saved.tokenizer->vocabulary_size());
   int64_t expert_parallel =
       saved.config.moe.experts > 0 ? std::gcd<int64_t>(world->size(), saved.config.moe.experts) : 1;
-  saved.mesh = make_mesh(std::move(world), static_cast<int>(expert_parallel));
+  RankDevice place = choose_rank_device(device, std::move(world));
+  saved.mesh = make_mesh(std::move(place.world), static_cast<int>(expert_parallel));
   saved.model = saved.task->make_model(saved.config, saved.mesh);
   DType compute = saved.config.precision == "bf16" ? DType::bf16 : DType::f32;
-  saved.store = std::make_unique<ParameterStore>(*saved.model, StoreOptions{.compute = compute});
+  saved.store = std::make_unique<ParameterStore>(
+      *saved.model, StoreOptions{.compute = compute, .device = place.device});
   load_checkpoint(checkpoint, model_states(*saved.store, *saved.model), saved.mesh, kModelKinds);
   saved.store->refresh_compute();
   return saved;

@@ -29,9 +29,11 @@ struct SavedModel {
 // model is spread over `world` with as much expert parallelism as the number of ranks allows.
 // `tokenizer`, if not empty, names it in place of the one in the config or the run's copy of that;
 // `own` is the task of a run that was trained for one beside the table (TrainerOptions::task).
+// `device`: where the model computes (parallel/rank_device.h).
 // Collective. Throws Error when the checkpoint is not complete, or tokenizer or task another.
 SavedModel load_model(const std::filesystem::path& path, const std::string& tokenizer,
-                      std::shared_ptr<Communicator> world, const Task* own = nullptr);
+                      std::shared_ptr<Communicator> world, const Task* own = nullptr,
+                      std::string_view device = "cpu");
 
 // The output directory that a checkpoint lies in.
 std::filesystem::path run_of_checkpoint(const std::filesystem::path& checkpoint);

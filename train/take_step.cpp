@@ -2,7 +2,7 @@
 
 #include <chrono>
 
-#include "core/device/allocator.h"
+#include "core/device/backend.h"
 #include "parallel/watchdog.h"
 #include "train/signals.h"
 
@@ -30,7 +30,7 @@ double flops_of(const Run& run, const StepResult& result) {
 
 StepReport take_step(Run& run, const Calendar& calendar, RunProgress& progress) {
   auto start = PhaseTimer::Clock::now();
-  PhaseTimer::current().take();
+  PhaseTimer::current().start();
   TrainingState& state = progress.state;
   set_progress_note(fmt::format("step {}", state.step + 1));
   StepReport report;
@@ -51,7 +51,7 @@ StepReport take_step(Run& run, const Calendar& calendar, RunProgress& progress) 
   report.flops = flops_of(run, report.result);
   report.peak_flops = 1e9 * run.config.train.peak_gflops;
   report.phases = PhaseTimer::current().take();
-  report.peak_memory = allocator_stats().peak_bytes_in_use;
+  report.peak_memory = memory_stats(run.place.device).peak_bytes_in_use;
   report.best = progress.best;
   report.evaluations_to_come = calendar.evaluations_to_come(state.step);
   report.checkpoints_to_come = calendar.checkpoints_to_come(state.step);

@@ -1,6 +1,5 @@
 #include "train/task.h"
 
-#include "core/base/error.h"
 #include "core/base/named.h"
 
 namespace adagate {

@@ -4,6 +4,7 @@
 
 #include "core/base/counted.h"
 #include "core/base/log.h"
+#include "core/device/device_phases.h"
 #include "parallel/agree.h"
 #include "train/run_restore.h"
 #include "train/signals.h"
@@ -53,7 +54,9 @@ int64_t Trainer::continued_step() const {
 
 TrainingEnd Trainer::run() {
   if (run_.first_rank()) tell_nothing_to_train(progress_.state.step, total_steps());
+  PhaseTimer::current().use(device_phase_clock(run_.place.device));
   TrainingEnd end = train();
+  PhaseTimer::current().use(nullptr);
   if (run_.config.checkpoint.save_at_end || end == TrainingEnd::stopped_by_signal) save();
   saver_.ended();
   for (auto* observer : observers_) observer->on_end(end);

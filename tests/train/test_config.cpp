@@ -398,7 +398,7 @@ TEST_CASE("config: docs/configuration.md is up to date") {
 
 TEST_CASE("config: every file in configs/ is valid") {
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(source_path("configs"))) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(source_path("configs"))) {
     if (entry.path().extension() != ".yaml") continue;
     CAPTURE(entry.path());
     ConfigTree tree;

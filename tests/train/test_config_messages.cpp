@@ -53,7 +53,8 @@ TEST_CASE("config: wrong keys are named with the nearest one") {
             "x.yaml:2: unknown key 'qqqqqqqq' in parallel; the keys are expert, threads, "
             "timeout, start_timeout"},
            {"base: other.yaml\n",
-            "x.yaml:1: unknown key 'base'; the keys are seed, task, precision, output, log_level, "
+            "x.yaml:1: unknown key 'base'; the keys are seed, task, device, precision, output, "
+            "log_level, "
             "model, "
             "moe, parallel, data, train, checkpoint"},
            {"seed: 1\ntrain:\n  batch: 8\n\n  batch: 9\n",

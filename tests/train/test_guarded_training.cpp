@@ -2,12 +2,9 @@
 // bits, and asks the device for as little as a GPU can afford.
 #include <cstring>
 
-#include "core/device/copy.h"
-#include "moe/policy_table.h"
 #include "parallel/staged_communicator.h"
-#include "parallel/thread_communicator.h"
 #include "tests/support/catch.h"
-#include "tests/support/fixed_step.h"
+#include "tests/support/device_training.h"
 #include "tests/support/guarded_device.h"
 #include "tests/support/temp_folder.h"
 #include "train/checkpoint.h"
@@ -16,82 +13,16 @@
 
 using namespace adagate;
 using namespace adagate::test;
-using fixed_step::Sizes;
+using namespace adagate::test::device_training;
 
 namespace {
 
-struct Form {
-  const char* name;
-  Sizes sizes = {};
-  DType compute = DType::f32;
-  bool recompute = false;
-  int micro_batches = 1;
-};
-
-std::vector<Form> forms() {
-  Sizes padded{.experts = 4, .padded = true};
-  std::vector<Form> all = {
-      {.name = "dense"},
-      {.name = "dense, bf16, padded", .sizes = {.padded = true}, .compute = DType::bf16},
-      {.name = "MoE, bf16, padded", .sizes = padded, .compute = DType::bf16},
-      {.name = "MoE, recomputed blocks", .sizes = padded, .recompute = true},
-      {.name = "MoE, two micro-batches", .sizes = padded, .micro_batches = 2}};
-  for (const char* preset : {"gpt2", "modern"})
-    all.push_back({.name = preset,
-                   .sizes = {.experts = 4, .padded = true, .preset = preset, .dropout = 0.1}});
-  for (const GatingPolicyEntry& policy : kGatingPolicies)
-    all.push_back(
-        {.name = policy.name.data(), .sizes = {.experts = 4, .policy = policy.name.data()}});
-  return all;
+Device on_cpu(int) {
+  return {};
 }
 
-// What a run of a few steps leaves: figures of each step, values and gradients of all parameters.
-struct Run {
-  std::vector<double> figures;
-  std::vector<std::vector<float>> tensors;
-  TransferStats last_step;  // what the last step moved between device and host
-};
-
-Run train(const Form& form, Device device, std::shared_ptr<Communicator> world, int expert) {
-  StoreOptions options{.compute = form.compute, .device = device};
-  Mesh mesh = make_mesh(std::move(world), expert);
-  if (mesh.ranks() > 1) {
-    options.allocate_grad = [&](ParameterGroup g, size_t bytes) {
-      return mesh.group(g).copies->on(device, "gradients").allocate(bytes);
-    };
-  }
-  fixed_step::Trainer trainer(form.sizes, options, mesh, form.recompute);
-  Run run;
-  for (int step = 0; step < 3; ++step) {
-    std::vector<Batch> batches;
-    for (int m = 0; m < form.micro_batches; ++m)
-      batches.push_back(fixed_step::make_up_batch(
-          form.sizes, (step * form.micro_batches + m) * mesh.ranks() + mesh.world->rank()));
-    TransferStats before = transfer_stats();
-    StepResult result = trainer.run(batches, 0.01);
-    TransferStats after = transfer_stats();
-    run.last_step = {after.reads - before.reads, after.read_bytes - before.read_bytes,
-                     after.writes - before.writes, after.write_bytes - before.write_bytes};
-    for (double figure : {result.loss, result.auxiliary_loss, result.grad_norm})
-      run.figures.push_back(figure);
-  }
-  for (Parameter* p : trainer.store().parameters()) {
-    run.tensors.push_back(p->master().to_floats());
-    run.tensors.push_back(p->grad().to_floats());
-  }
-  return run;
-}
-
-// One run per rank; ranks are threads.
-std::vector<Run> train_ranks(const Form& form, bool guarded, int ranks, int expert) {
-  std::vector<Run> runs(static_cast<size_t>(ranks));
-  run_ranks(ranks, [&](std::shared_ptr<Communicator> world) {
-    int rank = world->rank();
-    Device device = guarded ? guarded_device(rank) : Device{};
-    runs[static_cast<size_t>(rank)] =
-        train(form, device, stage_through_host(std::move(world)), expert);
-  });
-  return runs;
+Device on_guarded(int rank) {
+  return guarded_device(rank);
 }
 
 void check_same(const Run& got, const Run& expected) {
@@ -108,15 +39,12 @@ void check_same(const Run& got, const Run& expected) {
 }  // namespace
 
 TEST_CASE("guarded training: one rank and several end in the CPU's bits") {
-  struct Layout {
-    int ranks, expert;
-  };
-  for (const Form& form : forms())
-    for (Layout layout : {Layout{1, 1}, Layout{2, 1}, Layout{2, 2}, Layout{4, 2}}) {
+  for (const Form& form : training_forms())
+    for (Layout layout : kLayouts) {
       if (form.sizes.experts == 0 && layout.expert > 1) continue;
       INFO(form.name << ", " << layout.ranks << " ranks, expert parallel " << layout.expert);
-      auto expected = train_ranks(form, false, layout.ranks, layout.expert);
-      auto got = train_ranks(form, true, layout.ranks, layout.expert);
+      auto expected = train_ranks(form, on_cpu, layout.ranks, layout.expert);
+      auto got = train_ranks(form, on_guarded, layout.ranks, layout.expert);
       for (size_t r = 0; r < got.size(); ++r) check_same(got[r], expected[r]);
       CHECK(expected[0].figures[0] != expected[0].figures[6]);
     }
@@ -172,7 +100,7 @@ TEST_CASE("guarded training: an evaluation on a device tells the CPU's metrics")
 
 TEST_CASE("guarded training: what a warm step reads of the device is bounded") {
   auto reads = [](const Form& form, int ranks, int expert) {
-    return train_ranks(form, true, ranks, expert)[0].last_step.reads;
+    return train_ranks(form, on_guarded, ranks, expert)[0].last_step.reads;
   };
   Form dense{.name = "dense"}, moe{.name = "MoE", .sizes = {.experts = 4}};
   const int64_t layers = moe.sizes.layers;

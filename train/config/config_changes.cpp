@@ -66,6 +66,7 @@ constexpr std::string_view kComputationKeys[] = {"precision",
 // The texts that data.tokenizer and data.train name are compared by their content.
 constexpr std::string_view kHarmlessKeys[] = {"output",
                                               "log_level",
+                                              "device",
                                               "model.preset",
                                               "model.initializer_range",
                                               "parallel.expert",

@@ -173,6 +173,7 @@ std::string help_of_tasks();
 struct RunConfig {
   int64_t seed = 1;
   std::string task = "language_modelling";
+  std::string device = "auto";
   std::string precision = "fp32";
   std::string output = "runs/default";
   std::string log_level = "info";
@@ -189,6 +190,10 @@ struct RunConfig {
             at_least(0));
     v.field("task", s.task, "what the model is trained for; " + help_of_tasks(),
             one_of(names_of_tasks()));
+    v.field("device", s.device,
+            "what computes; cuda: NVIDIA GPUs, one for each rank of a machine (ranks beyond their "
+            "number share); auto: those where there are any, else the CPU",
+            one_of({"auto", "cpu", "cuda"}));
     v.field("precision", s.precision,
             "bf16: matrix products in bfloat16, with fp32 master weights and gate",
             one_of({"fp32", "bf16"}));
