@@ -1,8 +1,9 @@
 option(ADAGATE_NATIVE "Compile for this machine's instruction set (-march=native)" ON)
 option(ADAGATE_OPENMP "Thread the CPU kernels with OpenMP" ON)
 option(ADAGATE_ONEDNN "Matrix products through oneDNN when it is installed" ON)
-option(ADAGATE_CUDA
-  "Compile the CUDA sources (needs nvcc): so far the arithmetic that CPU and GPU kernels share" OFF)
+set(ADAGATE_CUDA AUTO CACHE STRING
+    "Build the CUDA backend: AUTO (where the CUDA toolkit is found), ON or OFF")
+set_property(CACHE ADAGATE_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(ADAGATE_BUILD_TESTS "Build the tests" ON)
 set(ADAGATE_SANITIZE "" CACHE STRING "Sanitizers to compile with, as for -fsanitize=")
 
@@ -20,10 +21,25 @@ if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
   endif()
 endif()
 
-if(ADAGATE_CUDA)
+# ADAGATE_HAVE_CUDA: the backend is built.
+set(ADAGATE_HAVE_CUDA OFF)
+if(NOT ADAGATE_CUDA STREQUAL "OFF")
+  find_package(CUDAToolkit 12.4 QUIET)
+  if(CUDAToolkit_FOUND)
+    set(ADAGATE_HAVE_CUDA ON)
+  elseif(NOT ADAGATE_CUDA STREQUAL "AUTO")
+    message(FATAL_ERROR
+            "ADAGATE_CUDA is ${ADAGATE_CUDA}, and no CUDA toolkit from 12.4 on is found: "
+            "install it, or name its folder with -DCUDAToolkit_ROOT=...")
+  endif()
+endif()
+if(ADAGATE_HAVE_CUDA)
   # Set before the language is enabled, which would choose for itself.
   if(NOT CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING "")
+  endif()
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE} CACHE FILEPATH "nvcc")
   endif()
   if(ADAGATE_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${ADAGATE_CCACHE})
@@ -38,6 +54,7 @@ if(ADAGATE_CUDA)
   # fmt takes nvcc for a compiler without constexpr, and then fails its own checks.
   add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
 endif()
+message(STATUS "CUDA backend: ${ADAGATE_HAVE_CUDA} ${CUDAToolkit_VERSION}")
 
 # Flags every target of the project shares; linked privately, never installed.
 add_library(adagate_flags INTERFACE)

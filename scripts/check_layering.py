@@ -40,7 +40,7 @@ SEAMS = [
     (re.compile(r"mpi\.h$"), ["parallel/", "tests/"]),
     (re.compile(r"nccl\.h$"), ["parallel/nccl"]),
     (re.compile(r"(cuda|cublas|cub/|cooperative_groups|mma\.h)"),
-     ["core/device/", "core/ops/cuda/", "core/base/", "parallel/nccl"]),
+     ["core/device/", "core/ops/cuda/", "core/base/", "parallel/nccl", "tests/cuda/"]),
     (re.compile(r"(oneapi/dnnl|dnnl|Eigen/)"), ["core/ops/cpu/", "core/device/"]),
     (re.compile(r"CLI/"), ["apps/"]),
     # What trains and evaluates knows a model through its task.

@@ -14,7 +14,7 @@ FILE_LINES, FUNCTION_LINES, KERNEL_LINES, COLUMNS = 600, 80, 120, 100
 KERNEL_FOLDERS = ("core/ops/cpu/", "core/ops/cuda/")
 CPP = {".h", ".cpp", ".cu", ".cuh"}
 OTHER = {".py", ".sh", ".cmake"}
-SKIPPED_FOLDERS = {"build", "runs", ".git", ".cache", "__pycache__"}
+SKIPPED_FOLDERS = {"build", "runs", ".git", ".cache", ".gpu", "__pycache__"}
 
 # What is no code for the brace counter: comments, strings, characters, preprocessor lines.
 NOISE = re.compile(
