@@ -18,4 +18,5 @@ python3 -B scripts/check_size.py || status=1
 scripts/check_format.sh "${format[@]}" || status=1
 python3 -B scripts/mutation_test.py --check || status=1
 python3 -B tests/checks/test_checks.py || status=1
+python3 -B tests/checks/test_gpu_scripts.py || status=1
 exit $status

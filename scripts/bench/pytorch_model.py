@@ -1,5 +1,5 @@
 """A GPT-2 shaped decoder, dense or Mixture-of-Experts, in the fastest form PyTorch offers on the
-CPU.
+CPU; scripts/gpu/torch_gpt2.py exchanges the MoE layer for one that suits GPUs.
 
 Parameters carry adagate's global names except that each expert's matrices are parameters of their
 own (stacked ones would cost a copy of all gradients per step); `load_initial_weights` splits them.
@@ -83,7 +83,7 @@ class Moe(nn.Module):
     def forward(self, x):
         shape = x.shape
         h = self.norm(x).reshape(-1, shape[-1])
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             probabilities = torch.softmax(h.float() @ self.gate, dim=-1)
         y = self.mix(h, probabilities)
         return x + y.view(shape)
@@ -141,7 +141,7 @@ class Moe(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, config, options):
+    def __init__(self, config, options, moe_layer=Moe):
         super().__init__()
         model, moe = config["model"], config["moe"]
         width, hidden = model["width"], model["feed_forward"]
@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         self.attention = nn.ModuleList(Attention(width, model["heads"])
                                        for _ in range(model["layers"]))
         self.feed = nn.ModuleList(
-            Moe(width, hidden, moe, options["experts"])
+            moe_layer(width, hidden, moe, options["experts"])
             if moe["experts"] > 0 and (block + 1) % moe["every"] == 0
             else FeedForward(width, hidden) for block in range(model["layers"]))
         self.norm = nn.LayerNorm(width, eps=1e-5)
@@ -171,7 +171,8 @@ class Decoder(nn.Module):
             x = feed(attention(x))
         h = self.norm(x).view(-1, x.shape[-1])
         loss = self.entropy(h, targets.view(-1))
-        balance = sum((part.balance for part in self.moe_parts()), torch.zeros(()))
+        balance = sum((part.balance for part in self.moe_parts()),
+                      torch.zeros((), device=x.device))
         return loss, balance
 
     def entropy(self, h, targets):
