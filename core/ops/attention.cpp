@@ -39,7 +39,9 @@ RotaryTable make_rotary_table(double base, int64_t head_dim, int64_t positions) 
 RotaryTable rotary_table(double base, int64_t head_dim, int64_t positions, DType dtype,
                          Device device) {
   static std::mutex mutex;
-  static std::map<std::tuple<double, int64_t, DType, DeviceKind, int>, RotaryTable> tables;
+  using Key = std::tuple<double, int64_t, DType, DeviceKind, int>;
+  // Never destroyed: at the process's end their device may be gone before them.
+  static auto& tables = *new std::map<Key, RotaryTable>;
   std::lock_guard lock(mutex);
   RotaryTable& table = tables[{base, head_dim, dtype, device.kind, device.index}];
   if (!table.cosines || table.cosines.dim(0) < positions) {

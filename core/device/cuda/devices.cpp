@@ -16,10 +16,13 @@ int count_devices() {
   return 0;
 }
 
+constinit thread_local bool has_ended = false;
+
 // Ranks of tests are threads that come and go: their queues are used again.
 class StreamsOfThread {
  public:
   ~StreamsOfThread() {
+    has_ended = true;
     for (size_t i = 0; i < streams_.size(); ++i)
       if (streams_[i]) gpu(static_cast<int>(i)).give_back(streams_[i]);
   }
@@ -71,6 +74,10 @@ Gpu& gpu(int index) {
     return gpus;
   }();
   return *all[static_cast<size_t>(index)];
+}
+
+bool thread_has_ended() {
+  return has_ended;
 }
 
 CudaStream& stream_of_thread(int index) {

@@ -35,4 +35,8 @@ Gpu& gpu(int index);
 // The calling thread's queue; makes the GPU its current one.
 CudaStream& stream_of_thread(int index);
 
+// Whether the calling thread has given its queues back: it ends, and with the main thread the
+// process. Tensors that are destroyed even later (static ones) leave their memory as it is.
+bool thread_has_ended();
+
 }  // namespace adagate::cuda

@@ -56,7 +56,9 @@ class CudaBackend final : public Backend {
   MemoryBlock allocate(size_t bytes, int index) override {
     return stream_of_thread(index).allocate(bytes);
   }
-  void release(MemoryBlock block, int index) override { stream_of_thread(index).release(block); }
+  void release(MemoryBlock block, int index) override {
+    if (!thread_has_ended()) stream_of_thread(index).release(block);
+  }
   void* queue(int index) override { return &stream_of_thread(index); }
 
   void copy(void* to, const void* from, size_t bytes, CopyKind kind, int index) override {
