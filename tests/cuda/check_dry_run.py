@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = ["losses of dense_fp32", "losses of adaptive_bf16", "same seed twice",
-         "loss of a trained model"]
+STEPS = ["losses of dense_fp32", "loss of a trained model"]
+if os.environ.get("ADAGATE_TEST_FULL") == "1":  # bf16 products take the emulator long
+    STEPS += ["losses of adaptive_bf16", "same seed twice"]
 
 
 def make_pack(root, programs):
