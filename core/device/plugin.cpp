@@ -6,6 +6,11 @@
 
 #include "core/base/error.h"
 
+// Of an installation, from its folder of programs; the build knows better.
+#ifndef ADAGATE_LIBRARY_FOLDER
+#define ADAGATE_LIBRARY_FOLDER "../lib"
+#endif
+
 namespace adagate {
 
 namespace fs = std::filesystem;
